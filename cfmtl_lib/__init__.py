@@ -1,0 +1,80 @@
+"""Counterfactual strata, budgeted incentives and what they are worth.
+
+A companion to "Who Should Be Given Incentives? Counterfactual Optimal Treatment Regimes Learning for
+Recommendation" (KDD 2023, DOI 10.1145/3580305.3599550).
+
+Examples
+--------
+>>> import cfmtl_lib as cf
+>>> study = cf.simulated(n_users=60, n_items=50, n_pairs=2000)
+>>> model = cf.CFMTL(seed=0, config=cf.FitConfig(embedding_k=8, max_epochs=300)).fit(study.train)
+>>> p = model.predict_strata(study.test.x)
+>>> p.shape
+(600, 5)
+>>> r = cf.expected_reward(p, scenario="coupon", cost=0.4)
+>>> treat = cf.allocate(r, budget=0.4)
+>>> int(treat.sum()) <= 240
+True
+"""
+
+from cfmtl_lib.cfmtl import CFMTL, CFMTLv1
+from cfmtl_lib.datasets import (
+    CATALOG,
+    LabelledPairs,
+    Ratings,
+    Study,
+    load_ratings,
+    semisynthetic,
+    simulated,
+)
+from cfmtl_lib.errors import InputError, LogError, RatingsError, ResultsError, StudyError, UnknownNameError
+from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, Naive
+from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.nuisances import PairNuisances
+from cfmtl_lib.policy import OutcomeCounts, allocate, count_outcomes, expected_reward
+from cfmtl_lib.protocol import PAPER, CellWeights, Protocol
+from cfmtl_lib.strata import CELLS, SCENARIOS, STRATA
+from cfmtl_lib.tables import METHODS, table4
+from cfmtl_lib.training import FitConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CATALOG",
+    "CELLS",
+    "CFDR",
+    "CFIPS",
+    "CFMTL",
+    "CFOR",
+    "DR",
+    "IPS",
+    "METHODS",
+    "OR",
+    "PAPER",
+    "SCENARIOS",
+    "STRATA",
+    "CFMTLv1",
+    "CellWeights",
+    "FitConfig",
+    "IncentiveLog",
+    "InputError",
+    "LabelledPairs",
+    "LogError",
+    "Naive",
+    "OutcomeCounts",
+    "PairNuisances",
+    "Protocol",
+    "Ratings",
+    "RatingsError",
+    "ResultsError",
+    "Study",
+    "StudyError",
+    "UnknownNameError",
+    "allocate",
+    "count_outcomes",
+    "expected_reward",
+    "load_ratings",
+    "semisynthetic",
+    "simulated",
+    "table4",
+]

@@ -1,0 +1,9 @@
+"""Data: the catalog and ratings tables, and the two ways to a study with known strata."""
+
+from cfmtl_lib.datasets.catalog import CATALOG
+from cfmtl_lib.datasets.ratings import Ratings, load_ratings
+from cfmtl_lib.datasets.semisynthetic import semisynthetic
+from cfmtl_lib.datasets.simulated import simulated
+from cfmtl_lib.datasets.study import LabelledPairs, Study
+
+__all__ = ["CATALOG", "LabelledPairs", "Ratings", "Study", "load_ratings", "semisynthetic", "simulated"]

@@ -1,0 +1,350 @@
+"""The three public data sets of the paper (Table 3): what they are, where they live, how to tell them.
+
+The files are not part of this project. :func:`find_file` looks where the caller says, else in the
+user's cache, and only then downloads; every refusal names the file, the folder and the address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pooch
+from numpy.typing import ArrayLike
+
+from cfmtl_lib.errors import RatingsError
+
+LARGEST_COUNT = 2**31 - 1
+"""Largest number of users or of items: ids must fit the int32 of the fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetEntry:
+    r"""One public data set: its source, its licence and the numbers by which its file is recognised.
+
+    Parameters
+    ----------
+    name, title : str
+        Key in :data:`CATALOG`, and a name for people.
+    url : str
+        Address of the official download; its last part is the name of the downloaded file.
+    homepage : str
+        Page that describes the data and its terms.
+    table : str
+        Name of the ratings file itself; within an archive it is found by this name, in any folder.
+    places : tuple of str
+        Paths below a data folder at which the file is looked for, first hit wins.
+    licence, citation, doi : str
+        Terms of use in short, and the work to cite.
+    sha256 : str or None
+        Digest of the file at ``url``, or None where it is not known.
+    git_blob : str or None
+        Git object id of the table: SHA-1 of ``b"blob <size>\0"`` followed by its bytes.
+    n_users, n_items, n_rows : int
+        As in Table 3 of the paper: rows of the file, before repeated pairs are dropped.
+    n_positive : int or None
+        Rows whose rating exceeds ``threshold``, where known.
+    threshold : float
+        The outcome of a pair is 1 when its rating is greater than this.
+    rating_range : tuple of float
+        Least and greatest rating the file may hold.
+    fingerprint : str or None
+        :func:`content_fingerprint` of the whole file with its original
+        ids, so that another packaging of the same ratings passes.
+    separator : str
+        Between the fields of a line.
+    columns : tuple of str or None
+        Header names of user, item and rating. None: there is no header, they are the first three.
+    n_fields : int or None
+        Fields a line; None: as many as the header has.
+    first_id : int or None
+        Smallest id of the numbering. None: ids have gaps and are re-indexed densely in sorted order.
+    observed_share : float
+        Share of the rows that count as observed, drawn at random (1: all of them).
+    notes : str
+        What a user should know, including what could not be verified.
+
+    Examples
+    --------
+    >>> CATALOG["ml-1m"].download_name, CATALOG["ml-1m"].n_rows
+    ('ml-1m.zip', 1000209)
+    """
+
+    name: str
+    title: str
+    url: str
+    homepage: str
+    table: str
+    places: tuple[str, ...]
+    licence: str
+    citation: str
+    doi: str
+    sha256: str | None
+    git_blob: str | None
+    n_users: int
+    n_items: int
+    n_rows: int
+    n_positive: int | None
+    threshold: float
+    rating_range: tuple[float, float]
+    fingerprint: str | None
+    separator: str
+    columns: tuple[str, str, str] | None
+    n_fields: int | None
+    first_id: int | None
+    observed_share: float = 1.0
+    notes: str = ""
+
+    @property
+    def download_name(self) -> str:
+        """Name under which the official download is kept in the cache."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+CATALOG: dict[str, DatasetEntry] = {
+    entry.name: entry
+    for entry in (
+        DatasetEntry(
+            name="ml-1m",
+            title="MovieLens 1M",
+            url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+            homepage="https://grouplens.org/datasets/movielens/1m/",
+            table="ratings.dat",
+            places=("ratings.dat", "ml-1m/ratings.dat", "ml-1m.zip"),
+            licence="GroupLens terms: research use, no redistribution without permission.",
+            citation=(
+                "F. M. Harper and J. A. Konstan (2015). The MovieLens Datasets: History and Context. "
+                "ACM Transactions on Interactive Intelligent Systems 5(4):19."
+            ),
+            doi="10.1145/2827872",
+            sha256="a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+            git_blob=None,
+            n_users=6_040,
+            n_items=3_952,
+            n_rows=1_000_209,
+            n_positive=575_281,
+            threshold=3.0,
+            rating_range=(1.0, 5.0),
+            fingerprint="4006295d92ab367f0bc4893d8764771af8ee6d207f5905de2a7c1e10a9ec2ad2",
+            separator="::",
+            columns=None,
+            n_fields=4,
+            first_id=1,
+            notes=(
+                "n_items is the largest movie id; 3,706 of them have a rating. The ids without one "
+                "still enter the pool of unobserved pairs, as in the paper."
+            ),
+        ),
+        DatasetEntry(
+            name="yelp",
+            title="Yelp (as filtered for the eALS paper)",
+            url="https://raw.githubusercontent.com/hexiangnan/sigir16-eals/master/data/yelp.rating",
+            homepage="https://github.com/hexiangnan/sigir16-eals",
+            table="yelp.rating",
+            places=("yelp.rating", "yelp/yelp.rating", "data/yelp.rating"),
+            licence="None stated beside the file; made from the Yelp Dataset Challenge, whose terms apply.",
+            citation=(
+                "X. He, H. Zhang, M.-Y. Kan and T.-S. Chua (2016). Fast Matrix Factorization for Online "
+                "Recommendation with Implicit Feedback. SIGIR '16."
+            ),
+            doi="10.1145/2911451.2911489",
+            sha256=None,
+            git_blob="60b4b3fe23bac9fdbf0ca5252a193033f93cf7d6",
+            n_users=25_677,
+            n_items=25_815,
+            n_rows=731_671,
+            n_positive=None,
+            threshold=3.0,
+            rating_range=(1.0, 5.0),
+            fingerprint=None,
+            separator="\t",
+            columns=None,
+            n_fields=4,
+            first_id=0,
+            notes=(
+                "The SHA-256 is not known: the file could not be reached when this was written; its git "
+                "object id is checked instead. Repeated (user, item) pairs are expected: the row sums of "
+                "the paper's Table 4 imply about 731,357 distinct pairs of the 731,671 rows."
+            ),
+        ),
+        DatasetEntry(
+            name="kuairec",
+            title="KuaiRec, small matrix",
+            url="https://zenodo.org/records/18164998/files/KuaiRec.zip",
+            homepage="https://kuairec.com",
+            table="small_matrix.csv",
+            places=(
+                "small_matrix.csv",
+                "data/small_matrix.csv",
+                "KuaiRec/data/small_matrix.csv",
+                "KuaiRec 2.0/data/small_matrix.csv",
+                "KuaiRec.zip",
+            ),
+            licence="CC BY-SA 4.0",
+            citation=(
+                "C. Gao, S. Li, W. Lei, J. Chen, B. Li, P. Jiang, X. He, J. Mao and T.-S. Chua (2022). "
+                "KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems. CIKM '22."
+            ),
+            doi="10.1145/3511808.3557220",
+            sha256=None,
+            git_blob=None,
+            n_users=1_411,
+            n_items=3_327,
+            n_rows=4_676_570,
+            n_positive=None,
+            threshold=0.6,
+            rating_range=(0.0, math.inf),
+            fingerprint=None,
+            separator=",",
+            columns=("user_id", "video_id", "watch_ratio"),
+            n_fields=None,
+            first_id=None,
+            observed_share=0.2,
+            notes=(
+                "The rating is watch_ratio (time watched / length of the video, may exceed 1). The "
+                "address of the download was not verified and the SHA-256 is not known: rows, users "
+                "and items are checked. Which 20 % of the rows the paper drew is not published."
+            ),
+        ),
+    )
+}
+"""The data sets that :func:`~cfmtl_lib.datasets.ratings.load_ratings` knows by name."""
+
+
+def cache_dir() -> Path:
+    """Folder in which downloads are kept (chosen by the operating system's conventions)."""
+    return Path(pooch.os_cache("cfmtl"))
+
+
+def content_fingerprint(user: ArrayLike, item: ArrayLike, rating: ArrayLike) -> str:
+    """SHA-256 of the ratings themselves, whatever the file format and the order of its rows.
+
+    Rows are sorted by (user, item). If all ratings are whole numbers, the digest is that of the
+    triples (user, item, rating) as little-endian int32, row by row. Otherwise it is that of the
+    pairs (user, item) as little-endian int32, row by row, followed by all ratings as
+    little-endian float64.
+
+    Parameters
+    ----------
+    user, item : array_like of shape (n,), integer
+    rating : array_like of shape (n,), float
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> content_fingerprint([0, 1], [5, 2], [3, 4]) == content_fingerprint([1, 0], [2, 5], [4, 3])
+    True
+    """
+    u, i = np.asarray(user), np.asarray(item)
+    r = np.asarray(rating, dtype=np.float64) + 0.0  # -0.0 and 0.0 are one rating
+    order = np.lexsort((i, u))
+    columns = [u[order], i[order]]
+    whole = bool(np.all((r == np.rint(r)) & (np.abs(r) <= LARGEST_COUNT)))
+    if whole:
+        columns.append(r[order])
+    digest = hashlib.sha256(np.stack(columns, axis=1).astype("<i4").tobytes())
+    if not whole:
+        digest.update(r[order].astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def git_blob_id(handle: BinaryIO, size: int) -> str:
+    r"""Git object id of a file: SHA-1 of ``b"blob <size>\0"`` followed by its ``size`` bytes.
+
+    Examples
+    --------
+    >>> import io
+    >>> git_blob_id(io.BytesIO(b""), 0)
+    'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'
+    """
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    while block := handle.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def find_file(entry: DatasetEntry, data_dir: str | os.PathLike[str] | None, download: bool) -> Path:
+    """Path of the data set's file (the table itself or the zip around it), downloaded if need be.
+
+    Parameters
+    ----------
+    entry : DatasetEntry
+    data_dir : path or None
+        A folder holding one of ``entry.places``, or the file itself. None: the cache folder.
+    download : bool
+        Whether to download into the cache; never done when ``data_dir`` is given.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    RatingsError
+        If there is no such file or the download fails; says which file belongs where.
+    """
+    folder = cache_dir() if data_dir is None else Path(data_dir).expanduser()
+    if data_dir is not None and folder.is_file():
+        return folder
+    for place in entry.places:
+        if (folder / place).is_file():
+            return folder / place
+    target = folder / entry.download_name
+    by_hand = f"Download {entry.url} (see {entry.homepage}) and put it at {target}"
+    if data_dir is None and download:
+        return _download(entry, target, by_hand + ", or pass data_dir, the folder that holds it.")
+    if data_dir is None:
+        advice = by_hand + ", or pass download=True, or data_dir, the folder that holds it."
+    else:
+        advice = by_hand + ", or leave data_dir out to have it downloaded."
+    found = f"none of them in {folder}" if folder.is_dir() else f"no folder {folder}"
+    raise RatingsError(entry.name, expected=" or ".join(entry.places), found=found, advice=advice)
+
+
+def _download(entry: DatasetEntry, target: Path, by_hand: str) -> Path:
+    try:
+        # pooch downloads to a temporary name and moves it only once the downloader has returned and
+        # the hash agrees, so an interrupted download is never taken for the file later.
+        pooch.retrieve(
+            entry.url,
+            known_hash=None if entry.sha256 is None else f"sha256:{entry.sha256}",
+            fname=target.name,
+            path=target.parent,
+            downloader=_checked_downloader(entry),
+        )
+    except Exception as error:  # whatever went wrong on the way, the remedy is the same
+        raise RatingsError(
+            entry.name,
+            expected=f"to download {entry.url}",
+            found=f"{type(error).__name__}: {error}".rstrip("."),
+            advice=by_hand,
+        ) from error
+    return target
+
+
+def _checked_downloader(entry: DatasetEntry) -> Callable[[str, str, object], None]:
+    """Download with a progress bar on stderr, then check what a hash known to pooch does not."""
+    fetch = pooch.HTTPDownloader(progressbar=True)
+
+    def download(url: str, output_file: str, parent: object) -> None:
+        fetch(url, output_file, parent)
+        if url.endswith(".zip") and not zipfile.is_zipfile(output_file):
+            raise ValueError("what arrived is not a complete zip file")
+        if entry.git_blob is not None:
+            with open(output_file, "rb") as handle:
+                found = git_blob_id(handle, os.path.getsize(output_file))
+            if found != entry.git_blob:
+                raise ValueError(f"what arrived has git object id {found}, not {entry.git_blob}")
+
+    return download

@@ -1,0 +1,379 @@
+"""Ratings: who rated what how, as validated arrays, from a public data set or from any table."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.datasets import readers
+from cfmtl_lib.datasets.catalog import CATALOG, LARGEST_COUNT, content_fingerprint, find_file
+from cfmtl_lib.errors import RatingsError, UnknownNameError, check_choice
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ratings:
+    """Observed (user, item) pairs and their ratings; every pair not listed counts as unobserved.
+
+    The arrays are copied and made read-only, so that ``fingerprint`` stays true.
+
+    Parameters
+    ----------
+    user, item : array_like of shape (n,), integer
+        Ids 0 .. n_users - 1 and 0 .. n_items - 1; each pair at most once.
+    rating : array_like of shape (n,), float
+        Finite.
+    n_users, n_items : int
+        Sizes of the two id ranges; ids without a rating are allowed.
+    threshold : float
+        A pair's outcome is 1 when its rating is greater than this.
+    name : str
+        What to call the data in tables and provenance.
+    fingerprint : str, optional
+        :func:`content_fingerprint` of the content; by default that of the arrays given here.
+    user_ids, item_ids : array_like of shape (n_users,) and (n_items,), optional
+        Original label of each id, where ids were re-indexed.
+
+    Raises
+    ------
+    RatingsError
+        On wrong shapes or types, ids out of range, NaN or infinite ratings, or a repeated pair.
+
+    Examples
+    --------
+    >>> ratings = Ratings([0, 0, 1], [0, 2, 1], [5, 2, 4], n_users=2, n_items=3)
+    >>> ratings
+    Ratings('ratings': 3 ratings, 2 users x 3 items, 66.7 % above 3)
+    >>> ratings.outcome.tolist(), ratings.pairs.tolist()
+    ([1, 0, 1], [[0, 0], [0, 2], [1, 1]])
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    rating: NDArray[np.float64]
+    n_users: int
+    n_items: int
+    threshold: float = 3.0
+    name: str = "ratings"
+    fingerprint: str = ""
+    user_ids: NDArray[Any] | None = None
+    item_ids: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {
+            "n_users": _check_count("n_users", self.n_users),
+            "n_items": _check_count("n_items", self.n_items),
+            "threshold": _check_threshold(self.threshold),
+        }
+        checked["user"] = _check_ids("user", self.user, checked["n_users"])
+        checked["item"] = _check_ids("item", self.item, checked["n_items"])
+        checked["rating"] = _check_rating(self.rating)
+        lengths = {name: len(checked[name]) for name in ("user", "item", "rating")}
+        if len(set(lengths.values())) > 1:
+            raise RatingsError(
+                "user, item, rating", expected="one length", found=", ".join(map(str, lengths.values()))
+            )
+        if not lengths["user"]:
+            raise RatingsError("user, item, rating", expected="at least one rating", found="none")
+        repeated = np.flatnonzero(_repeats(checked["user"], checked["item"], checked["n_items"], "first"))
+        if repeated.size:
+            row = int(repeated[0])
+            raise RatingsError(
+                "user, item",
+                expected="each pair once",
+                found=f"({checked['user'][row]}, {checked['item'][row]}) again, {repeated.size} in all",
+                row=row,
+                advice="Keep one rating of each pair; load_ratings has on_duplicates for this.",
+            )
+        for name, count in (("user_ids", checked["n_users"]), ("item_ids", checked["n_items"])):
+            labels = getattr(self, name)
+            if labels is not None:
+                checked[name] = np.array(labels)
+                if checked[name].shape != (count,):
+                    raise RatingsError(
+                        name, expected=f"shape ({count},)", found=f"shape {checked[name].shape}"
+                    )
+        checked["fingerprint"] = self.fingerprint or content_fingerprint(
+            checked["user"], checked["item"], checked["rating"]
+        )
+        for name, value in checked.items():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.rating)
+
+    def __repr__(self) -> str:
+        return (
+            f"Ratings({self.name!r}: {len(self):,} ratings, {self.n_users:,} users x {self.n_items:,} items, "
+            f"{self.outcome.mean():.1%} above {self.threshold:g})".replace("%", " %")
+        )
+
+    @property
+    def outcome(self) -> NDArray[np.int8]:
+        """1 where the rating is greater than the threshold, else 0; shape (n,), int8."""
+        return (self.rating > self.threshold).astype(np.int8)
+
+    @property
+    def pairs(self) -> NDArray[np.int64]:
+        """(user, item) of each rating; shape (n, 2), int64, a new array."""
+        return np.stack([self.user, self.item], axis=1)
+
+
+def load_ratings(
+    name_or_path: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    threshold: float | None = None,
+    seed: int = 0,
+    columns: Sequence[str] | None = None,
+    download: bool = True,
+    on_duplicates: str = "last",
+) -> Ratings:
+    r"""Load a public data set by name, or any table of ratings by path.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        ``"ml-1m"``, ``"yelp"``, ``"kuairec"``, or the path of a table: CSV, TSV, ``::``-separated
+        or Parquet, with or without a header. Columns are user, item, rating by name if the header
+        has these names, else the first three. Ids may be numbers or text; they are re-indexed
+        densely in sorted order. A path is not checked against the catalog.
+    data_dir : path, optional
+        For a name: the folder that holds the official file (also in the sub-folder of its
+        archive, or as the unopened archive), or the file itself. By default the user's cache, into
+        which the file is downloaded if it is not there. For a path: where a relative path starts.
+    threshold : float, optional
+        The outcome of a pair is 1 when its rating is greater than this, in the units of the
+        rating. Default: that of the data set (3 for the stars of ml-1m and yelp, 0.6 for the watch
+        ratio of kuairec); for a table 3, which fits stars from 1 to 5: say it for any other scale.
+    seed : int
+        Draws the 20 % of KuaiRec that count as observed; no effect on other data.
+    columns : sequence of 3 str, optional
+        Names of the columns with user, item and rating, for a table with a header.
+    download : bool
+        Whether a named data set may be downloaded.
+    on_duplicates : {"last", "first", "error"}
+        Which rating of a repeated (user, item) pair to keep, in the order of the file. A warning
+        says how many rows were dropped.
+
+    Returns
+    -------
+    Ratings
+
+    Raises
+    ------
+    RatingsError
+        If the file is missing, damaged, malformed, or not the one that the name stands for.
+    UnknownNameError
+        If the name is neither a data set nor a path.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "mine.csv")
+    ...     _ = path.write_text("user,item,rating\nann,tea,5\nbob,tea,2\nann,pie,4\n")
+    ...     ratings = load_ratings(path)
+    >>> ratings
+    Ratings('mine': 3 ratings, 2 users x 2 items, 66.7 % above 3)
+    >>> ratings.item_ids[ratings.item].tolist()
+    ['tea', 'tea', 'pie']
+    """
+    check_choice("on_duplicates", on_duplicates, ("last", "first", "error"))
+    fingerprint = ""
+    if isinstance(name_or_path, str) and name_or_path in CATALOG:
+        entry = CATALOG[name_or_path]
+        if columns is not None:
+            raise RatingsError(
+                "columns", expected=f"None for {entry.name!r}, whose format is known", found=repr(columns)
+            )
+        label, share, default = entry.name, entry.observed_share, entry.threshold
+        user, item, rating = readers.read_official(find_file(entry, data_dir, download), entry)
+        if entry.first_id is not None:
+            user, item = user - entry.first_id, item - entry.first_id
+            n_users, n_items = entry.n_users, entry.n_items
+            user_ids, item_ids = (_shifted_labels(n, entry.first_id) for n in (n_users, n_items))
+        else:
+            user, user_ids, n_users = _reindex(pd.Series(user))
+            item, item_ids, n_items = _reindex(pd.Series(item))
+    else:
+        path = _table_path(name_or_path, data_dir)
+        label, share, default, entry = path.stem, 1.0, 3.0, None
+        frame = readers.read_table(path, _check_columns(columns))
+        rating = readers.numbers(frame["rating"], f"{path}, column rating")
+        for column in ("user", "item"):
+            _check_labels(frame[column], f"{path}, column {column}")
+        user, user_ids, n_users = _reindex(frame["user"])
+        item, item_ids, n_items = _reindex(frame["item"])
+
+    kept = _kept_rows(user, item, n_items, on_duplicates, label)
+    if share < 1:
+        drawn = np.random.default_rng(seed).choice(
+            len(kept), size=math.floor(share * len(kept)), replace=False
+        )
+        kept = kept[np.sort(drawn)]
+    user, item, rating = user[kept], item[kept], rating[kept]
+    if entry is not None and entry.first_id:
+        # The published fingerprint of MovieLens is that of its own ids, from 1.
+        fingerprint = content_fingerprint(user + entry.first_id, item + entry.first_id, rating)
+    return Ratings(
+        user=user,
+        item=item,
+        rating=rating,
+        n_users=n_users,
+        n_items=n_items,
+        threshold=default if threshold is None else threshold,
+        name=label,
+        fingerprint=fingerprint,
+        user_ids=user_ids,
+        item_ids=item_ids,
+    )
+
+
+def _shifted_labels(count: int, first_id: int) -> NDArray[np.int64] | None:
+    return np.arange(first_id, first_id + count) if first_id else None
+
+
+def _table_path(name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None) -> Path:
+    path = Path(data_dir or "").expanduser() / Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    known = ", ".join(map(repr, CATALOG))
+    is_name = isinstance(name_or_path, str) and not (
+        os.sep in name_or_path or "/" in name_or_path or path.suffix.lower() in readers.TABLE_SUFFIXES
+    )
+    if is_name and not path.exists():
+        raise UnknownNameError(
+            "name_or_path",
+            expected=f"one of {known}, or the path of a table with user, item and rating",
+            found=repr(name_or_path),
+        )
+    raise RatingsError(
+        str(path),
+        expected="a file",
+        found="a folder" if path.is_dir() else "no such file",
+        advice=f"Pass the path of a table, or a name ({known}) with its folder as data_dir.",
+    )
+
+
+def _check_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    if columns is None:
+        return None
+    names = () if isinstance(columns, str) else tuple(columns)
+    if len(set(names)) != 3 or len(names) != 3 or not all(isinstance(name, str) for name in names):
+        raise RatingsError(
+            "columns", expected="three different names: user, item, rating", found=repr(columns)
+        )
+    return names
+
+
+def _check_labels(series: pd.Series, subject: str) -> None:
+    """Raise at the first id that is missing or a negative number."""
+    missing = np.flatnonzero(series.isna().to_numpy())
+    if missing.size:
+        raise RatingsError(subject, expected="an id", found="a missing value", row=int(missing[0]))
+    if pd.api.types.is_numeric_dtype(series.dtype):
+        negative = np.flatnonzero((series < 0).to_numpy())
+        if negative.size:
+            raise RatingsError(
+                subject,
+                expected="ids >= 0",
+                found=str(series.iloc[int(negative[0])]),
+                row=int(negative[0]),
+                advice="Negative ids often stand for missing values: drop these rows, or use text ids.",
+            )
+
+
+def _reindex(series: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any] | None, int]:
+    """Dense ids in the sorted order of the labels, the labels (None if nothing changed), their number."""
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(series.cat.categories.dtype)  # else the order would be that of the categories
+    codes, uniques = pd.factorize(series, sort=True)
+    labels = np.asarray(uniques)
+    if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)
+    same = labels.dtype.kind in "iu" and bool(np.array_equal(labels, np.arange(len(labels))))
+    return codes.astype(np.int64), None if same else labels, len(labels)
+
+
+def _repeats(user: NDArray[np.int64], item: NDArray[np.int64], n_items: int, keep: str) -> NDArray[np.bool_]:
+    """Mark each row whose pair occurs in another row too, but for the row to keep."""
+    return pd.Series(user * n_items + item).duplicated(keep=keep).to_numpy()  # type: ignore[arg-type]
+
+
+def _kept_rows(
+    user: NDArray[np.int64], item: NDArray[np.int64], n_items: int, on_duplicates: str, label: str
+) -> NDArray[np.int64]:
+    """Positions of the rows that stay, in the order of the file; warns if any is dropped."""
+    dropped = _repeats(user, item, n_items, "last" if on_duplicates == "last" else "first")
+    count = int(dropped.sum())
+    if count and on_duplicates == "error":
+        raise RatingsError(
+            label,
+            expected="each (user, item) pair once",
+            found=f"{count:,} repeats",
+            row=int(np.flatnonzero(dropped)[0]),
+            advice="Pass on_duplicates='last' or 'first' to keep one rating of each pair.",
+        )
+    if count:
+        warnings.warn(
+            f"{label}: {count:,} of {len(dropped):,} rows repeat a (user, item) pair; kept the "
+            f"{on_duplicates} rating of each, {len(dropped) - count:,} rows. Pass on_duplicates='first', "
+            "'last' or 'error' to choose.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return np.flatnonzero(~dropped)
+
+
+def _check_count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 < value <= LARGEST_COUNT:
+        raise RatingsError(name, expected=f"an integer from 1 to {LARGEST_COUNT}", found=repr(value))
+    return int(value)
+
+
+def _check_threshold(value: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RatingsError("threshold", expected="a finite number", found=repr(value))
+    return number
+
+
+def _check_ids(name: str, ids: ArrayLike, count: int) -> NDArray[np.int64]:
+    values = np.asarray(ids)
+    if values.ndim != 1 or (values.dtype.kind not in "iu" and values.size):
+        raise RatingsError(
+            name, expected="integers of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
+        )
+    wrong = np.flatnonzero((values < 0) | (values >= count)) if values.size else values
+    if wrong.size:
+        row = int(wrong[0])
+        raise RatingsError(name, expected=f"ids from 0 to {count - 1}", found=str(values[row]), row=row)
+    return values.astype(np.int64)
+
+
+def _check_rating(rating: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(rating)
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise RatingsError(
+            "rating", expected="numbers of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
+        )
+    values = values.astype(np.float64)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        row = int(wrong[0])
+        raise RatingsError("rating", expected="finite numbers", found=str(values[row]), row=row)
+    return values

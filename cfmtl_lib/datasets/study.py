@@ -1,0 +1,133 @@
+"""A study: a training log and test pairs whose true strata are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfmtl_lib.errors import StudyError
+from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.strata import observe
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPairs:
+    """Pairs with what no log shows: their stratum and the propensity that would draw their treatment.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n, 2), int64
+        User and item ids.
+    stratum : ndarray of shape (n,), int8
+        Index into :data:`~cfmtl_lib.strata.STRATA`.
+    propensity : ndarray of shape (n,), float64
+        P(T=1 | x), strictly between 0 and 1.
+    strata_probability : ndarray of shape (n, 5), float64, or None
+        P(stratum | x) where a simulation knows it. Semi-synthetic strata are labels, not draws.
+    """
+
+    x: NDArray[np.int64]
+    stratum: NDArray[np.int8]
+    propensity: NDArray[np.float64]
+    strata_probability: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.stratum)
+
+    def rows(self, index: NDArray) -> LabelledPairs:
+        """The pairs at these positions."""
+        p = self.strata_probability
+        return LabelledPairs(
+            self.x[index], self.stratum[index], self.propensity[index], None if p is None else p[index]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Data of one experiment.
+
+    Attributes
+    ----------
+    train : IncentiveLog
+        What an estimator may see. Its ``propensity`` is the true one; the paper's estimators ignore it.
+    test : LabelledPairs
+        What policies are judged on.
+    train_truth : LabelledPairs
+        The truth behind the rows of ``train``, for teaching and tests.
+    dataset, labelling, construction : str
+        Where the study comes from.
+    seed : int
+        All random draws of the construction follow from it.
+    fingerprint : str
+        SHA-256 of the ratings, or of the simulation's settings.
+    """
+
+    train: IncentiveLog
+    test: LabelledPairs
+    train_truth: LabelledPairs
+    dataset: str
+    labelling: str
+    construction: str
+    seed: int
+    fingerprint: str
+
+    def __repr__(self) -> str:
+        return (
+            f"Study({self.dataset!r}, labelling={self.labelling!r}, construction={self.construction!r}, "
+            f"seed={self.seed}: {len(self.train):,} training rows, {len(self.test):,} test pairs)"
+        )
+
+
+def split_and_treat(
+    pairs: LabelledPairs,
+    *,
+    n_users: int,
+    n_items: int,
+    train_share: float,
+    rng: np.random.Generator,
+    dataset: str,
+    labelling: str,
+    construction: str,
+    seed: int,
+    fingerprint: str,
+) -> Study:
+    """Shuffle, split, draw T ~ Bernoulli(propensity) on the training part and show C(T), Y(T) only.
+
+    Raises
+    ------
+    StudyError
+        If an arm is empty after the draw.
+    """
+    order = rng.permutation(len(pairs))
+    n_train = int(train_share * len(pairs))
+    truth, test = pairs.rows(order[:n_train]), pairs.rows(order[n_train:])
+    treated = (rng.random(n_train) < truth.propensity).astype(np.int8)
+    if not 0 < treated.sum() < n_train:
+        raise StudyError(
+            "drawn treatment",
+            expected="treated and untreated training pairs",
+            found=f"{int(treated.sum())} treated of {n_train}",
+            advice="Use more pairs, or propensities further from 0 and 1.",
+        )
+    collected, converted = observe(truth.stratum, treated)
+    log = IncentiveLog(
+        truth.x,
+        treated,
+        collected,
+        converted,
+        propensity=truth.propensity,
+        n_users=n_users,
+        n_items=n_items,
+    )
+    return Study(
+        train=log,
+        test=test,
+        train_truth=truth,
+        dataset=dataset,
+        labelling=labelling,
+        construction=construction,
+        seed=seed,
+        fingerprint=fingerprint,
+    )

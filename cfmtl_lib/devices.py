@@ -1,0 +1,45 @@
+"""Where tensors live: one place that turns a device name into a ``torch.device``."""
+
+from __future__ import annotations
+
+import torch
+
+from cfmtl_lib.errors import UnknownNameError
+
+DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu", "meta")
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Turn ``device`` into a ``torch.device``; "auto" is CUDA where there is a CUDA device, else the CPU.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is not one of "auto", "cpu", "cuda", "cuda:1", "mps", "xpu", or the device is not there.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if isinstance(device, torch.device):
+        return device
+    if not isinstance(device, str) or device.split(":")[0] not in DEVICE_TYPES:
+        raise UnknownNameError(
+            "device", expected="one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', 'xpu'", found=repr(device)
+        )
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UnknownNameError(
+            "device",
+            expected="a device of this machine",
+            found=f"{device!r}, but torch sees no CUDA device",
+            advice="Use device='auto'.",
+        )
+    try:
+        return torch.device(device)
+    except RuntimeError as exc:
+        raise UnknownNameError(
+            "device", expected="a torch device such as 'cuda:1'", found=repr(device), advice=str(exc)
+        ) from exc

@@ -1,0 +1,84 @@
+"""Errors that say what was expected, what was found and what to do next.
+
+Every error of the library that comes from input is an :class:`InputError`, hence a ``ValueError``,
+so that callers can catch one class, and readers see the same three facts everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Input that cannot be used.
+
+    Parameters
+    ----------
+    subject : str
+        What was checked, e.g. ``"column t"``.
+    expected, found : str
+        What would have been accepted, and what was there instead.
+    row : int, optional
+        Position (from 0) of the first offending row.
+    advice : str, optional
+        What to do next.
+
+    Examples
+    --------
+    >>> raise InputError("budget", expected="a share in [0, 1]", found="1.4", advice="Pass 0.4 for 40 %.")
+    Traceback (most recent call last):
+    ...
+    cfmtl_lib.errors.InputError: budget: expected a share in [0, 1], found 1.4. Pass 0.4 for 40 %.
+    """
+
+    def __init__(
+        self, subject: str, *, expected: str, found: str, row: int | None = None, advice: str = ""
+    ) -> None:
+        where = "" if row is None else f" (first at row {row})"
+        super().__init__(
+            f"{subject}: expected {expected}, found {found}{where}." + (f" {advice}" if advice else "")
+        )
+        self.subject, self.expected, self.found, self.row, self.advice = subject, expected, found, row, advice
+
+    def __reduce__(self) -> tuple:  # worker processes hand errors back by pickle
+        return _rebuild, (type(self), self.subject, self.expected, self.found, self.row, self.advice)
+
+
+def _rebuild(
+    kind: type[InputError], subject: str, expected: str, found: str, row: int | None, advice: str
+) -> InputError:
+    return kind(subject, expected=expected, found=found, row=row, advice=advice)
+
+
+class LogError(InputError):
+    """An incentive log that cannot be used (shapes, values, an empty arm)."""
+
+
+class RatingsError(InputError):
+    """A ratings table that cannot be used (missing, truncated or malformed file, values out of range)."""
+
+
+class StudyError(InputError):
+    """A semi-synthetic study that cannot be constructed from these ratings."""
+
+
+class UnknownNameError(InputError):
+    """A dataset, labelling, construction, scenario, method or device that the library does not know."""
+
+
+class ResultsError(InputError):
+    """A results file that is missing, or that does not agree with its provenance."""
+
+
+def check_choice(subject: str, value: object, known: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``known``, else raise :class:`UnknownNameError` that lists them.
+
+    Examples
+    --------
+    >>> check_choice("scenario", "coupon", ("coupon", "cash"))
+    'coupon'
+    """
+    known = tuple(known)
+    if not isinstance(value, str) or value not in known:
+        raise UnknownNameError(subject, expected="one of " + ", ".join(map(repr, known)), found=repr(value))
+    return value

@@ -1,0 +1,173 @@
+r"""The conditional expectations behind the estimators, fitted on pairs once each and shared.
+
+Notation: :math:`\mu_t(x) = E[Y|T{=}t,x]`, :math:`\kappa(x) = P(C{=}1|T{=}1,x)`,
+:math:`\tau(x) = P(C{=}1,Y{=}1|T{=}1,x)`, propensity :math:`e(x) = P(T{=}1|x)`. Each of the four
+moments can be estimated in three ways, from which the methods take their names:
+
+====== ==========================================================================
+family fitted target, with Z the outcome (Y, C or CY) and A its arm
+====== ==========================================================================
+OR     Z, on the rows of arm A (outcome regression)
+IPS    1{T=A} Z / P(T=A|x), on all rows (inverse propensity)
+DR     m(x) + 1{T=A} (Z - m(x)) / P(T=A|x), on all rows, m the OR fit (doubly robust)
+====== ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cfmtl_lib.devices import resolve_device
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.networks import AdditiveNetwork, predict_probability
+from cfmtl_lib.training import FitConfig, History, derive_generator, fit_probability
+
+FAMILIES = ("OR", "IPS", "DR")
+
+MOMENTS: dict[str, tuple[int, Callable[[IncentiveLog], NDArray[np.int8]]]] = {
+    "converted_treated": (1, lambda log: log.y),
+    "converted_untreated": (0, lambda log: log.y),
+    "collected_treated": (1, lambda log: log.c),
+    "collected_and_converted_treated": (1, lambda log: log.c * log.y),
+}
+"""Arm and outcome of each moment, in the order of :func:`~cfmtl_lib.strata.strata_from_moments`."""
+
+
+class PairNuisances:
+    """Fits of the paper's NCF to the moments of one log, made when first asked for.
+
+    Each fit draws its random numbers from (seed, its name), so it does not matter who asks first,
+    nor what else is fitted: estimators that share one object get what they would have fitted alone.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+        Of pairs.
+    config : FitConfig
+        Of every fit.
+    propensity_clip : (float, float)
+        Bounds of the estimated propensity.
+    device : str or torch.device
+    seed : int
+    progress : bool
+        Say on stderr how far the fits are.
+
+    Attributes
+    ----------
+    histories : dict of str to History
+        Training curve of each fit made so far.
+
+    Raises
+    ------
+    LogError
+        If the log holds features.
+    InputError
+        If the clip is no interval inside (0, 1].
+    """
+
+    def __init__(
+        self,
+        log: IncentiveLog,
+        *,
+        config: FitConfig,
+        propensity_clip: tuple[float, float],
+        device: str | torch.device = "auto",
+        seed: int = 0,
+        progress: bool = False,
+    ) -> None:
+        self._space = log.pair_space  # refuses features before any work
+        low, high = propensity_clip
+        if not 0 < low < high <= 1:
+            raise InputError("propensity_clip", expected="0 < low < high <= 1", found=repr(propensity_clip))
+        self.log, self.config, self.propensity_clip = log, config, (float(low), float(high))
+        self.device, self.seed, self.progress = resolve_device(device), seed, progress
+        self.histories: dict[str, History] = {}
+        self._networks: dict[str, AdditiveNetwork] = {}
+        self._propensity: NDArray[np.float64] | None = None
+
+    def propensity_network(self) -> AdditiveNetwork:
+        """NCF of T on all rows."""
+        return self._fitted("propensity", lambda: self.log.t, None)
+
+    def propensity(self) -> NDArray[np.float64]:
+        """Estimated propensity of the log's rows, clipped; shape (n,)."""
+        if self._propensity is None:
+            self._propensity = np.clip(
+                predict_probability(self.propensity_network(), self.log.x), *self.propensity_clip
+            )
+        return self._propensity
+
+    def moment(self, family: str, name: str) -> AdditiveNetwork:
+        """The network of one moment.
+
+        Parameters
+        ----------
+        family : {"OR", "IPS", "DR"}
+        name : str
+            One of :data:`MOMENTS`.
+        """
+        arm, outcome_of = MOMENTS[name]
+        log = self.log
+
+        def target() -> NDArray:
+            outcome = outcome_of(log)
+            if family == "OR":
+                return outcome
+            in_arm = log.t == arm
+            weight = in_arm / (self.propensity() if arm else 1 - self.propensity())
+            if family == "IPS":
+                return weight * outcome
+            regression = predict_probability(self.moment("OR", name), log.x)
+            return regression + weight * (outcome - regression)
+
+        return self._fitted(f"{family} {name}", target, arm if family == "OR" else None)
+
+    def _fitted(self, name: str, target: Callable[[], NDArray], arm: int | None) -> AdditiveNetwork:
+        if name not in self._networks:
+            log, config = self.log, self.config
+            values = np.asarray(target(), dtype=np.float32)
+            keep = slice(None) if arm is None else np.flatnonzero(log.t == arm)
+            user, item = columns_on_device(log, self.device, keep)
+            generator = derive_generator(self.seed, name, self.device)
+            network = AdditiveNetwork(
+                *self._space,
+                config.embedding_k,
+                generator=generator,
+                embedding_sd=config.embedding_sd,
+            )
+            self.histories[name] = fit_probability(
+                network,
+                user,
+                item,
+                torch.tensor(values[keep], device=self.device),
+                config,
+                generator=generator,
+                label=name,
+                progress=self.progress,
+            )
+            self._networks[name] = network
+        return self._networks[name]
+
+
+def columns_on_device(
+    log: IncentiveLog, device: torch.device, rows: slice | NDArray = slice(None)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """User and item ids of some rows of a log of pairs, int32, on a device.
+
+    Raises
+    ------
+    LogError
+        If the log holds features.
+    """
+    if not log.is_pairs:
+        log.pair_space  # noqa: B018 - raises
+    user, item = log.x[rows].T
+    return (
+        torch.tensor(user, dtype=torch.int32, device=device),
+        torch.tensor(item, dtype=torch.int32, device=device),
+    )

@@ -1,0 +1,165 @@
+"""The figures of the book: one style, one colour a stratum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.strata import STRATA
+
+STRATUM_COLOURS = dict(zip(STRATA, ("#999999", "#56B4E9", "#E69F00", "#009E73", "#D55E00"), strict=True))
+"""From the Okabe-Ito palette: told apart with any colour vision, and by lightness in print."""
+
+OURS, REPORTED = "#0072B2", "#CC79A7"
+
+
+def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int = 10) -> pd.DataFrame:
+    """Predicted against observed frequency in bins of equal size.
+
+    Parameters
+    ----------
+    probability : array_like of shape (n,), float
+        Predicted.
+    happened : array_like of shape (n,), 0/1 or a known probability
+    n_bins : int
+
+    Returns
+    -------
+    DataFrame
+        A row a bin: predicted (mean), observed (mean), standard_error, n.
+
+    Raises
+    ------
+    InputError
+        If there are fewer rows than bins.
+
+    Examples
+    --------
+    >>> calibration_curve([0.1, 0.3, 0.7, 0.9], [0, 0, 1, 1], n_bins=2)["observed"].tolist()
+    [0.0, 1.0]
+    """
+    p, h = np.asarray(probability, dtype=float), np.asarray(happened, dtype=float)
+    if len(p) < n_bins:
+        raise InputError("probability", expected=f"at least n_bins = {n_bins} rows", found=f"{len(p)}")
+    order = np.argsort(p, kind="stable")
+    rows = [
+        {
+            "predicted": p[part].mean(),
+            "observed": h[part].mean(),
+            "standard_error": h[part].std() / np.sqrt(len(part)),
+            "n": len(part),
+        }
+        for part in np.array_split(order, n_bins)
+    ]
+    return pd.DataFrame(rows)
+
+
+def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """One panel a stratum: predicted probability against what happened, with 95 % bars."""
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(2.3 * len(curves), 2.7), squeeze=False, layout="constrained"
+    )
+    for ax, (name, curve) in zip(axes[0], curves.items(), strict=True):
+        top = 1.05 * max(curve["predicted"].max(), curve["observed"].max())
+        ax.plot([0, top], [0, top], color="#BBBBBB", linewidth=1)
+        ax.errorbar(
+            curve["predicted"],
+            curve["observed"],
+            yerr=1.96 * curve["standard_error"],
+            fmt="o",
+            markersize=4,
+            color=STRATUM_COLOURS.get(name, OURS),
+        )
+        ax.set(title=name, xlabel="predicted", xlim=(0, top), ylim=(0, top))
+        ax.set_aspect("equal")
+    axes[0][0].set_ylabel("true share")
+    return figure
+
+
+def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Training loss an epoch, each fit in its own panel on a logarithmic excess scale."""
+    figure, axes = plt.subplots(
+        1, len(losses), figsize=(3.4 * len(losses), 2.6), squeeze=False, layout="constrained"
+    )
+    for ax, (name, loss) in zip(axes[0], losses.items(), strict=True):
+        ax.plot(np.arange(1, len(loss) + 1), loss, color=OURS)
+        ax.set(title=name, xlabel="epoch")
+        ax.set_yscale("log")
+    axes[0][0].set_ylabel("training loss")
+    return figure
+
+
+def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
+    """Bars of the reward of each method with a reference, a panel a scenario.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Index (scenario, method); columns ``mean``, ``sd`` and, where a value exists, ``reference``.
+    reference : str
+        Name of the reference in the legend.
+    """
+    scenarios = list(dict.fromkeys(summary.index.get_level_values("scenario")))
+    figure, axes = plt.subplots(
+        1, len(scenarios), figsize=(9, 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, scenario in zip(axes[0], scenarios, strict=True):
+        part = summary.loc[scenario]
+        y = np.arange(len(part))[::-1]
+        ax.barh(
+            y,
+            part["mean"],
+            xerr=part["sd"].fillna(0),
+            height=0.6,
+            color=OURS,
+            ecolor="black",
+            label="ours: mean and sd over seeds",
+        )
+        ax.scatter(
+            part["reference"], y, marker="D", color=REPORTED, edgecolor="black", zorder=3, label=reference
+        )
+        ax.set_yticks(y, part.index)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set(title=scenario, xlabel="reward (conversions)")
+        ax.ticklabel_format(axis="x", style="plain")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.tick_params(axis="x", labelrotation=30)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_treated(treated: pd.DataFrame) -> Figure:
+    """Stacked bars of who was treated, by true stratum, a panel a scenario.
+
+    Parameters
+    ----------
+    treated : DataFrame
+        Index (scenario, method); one column a stratum, pairs treated.
+    """
+    scenarios = list(dict.fromkeys(treated.index.get_level_values("scenario")))
+    figure, axes = plt.subplots(
+        1, len(scenarios), figsize=(9, 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, scenario in zip(axes[0], scenarios, strict=True):
+        _stack(ax, treated.loc[scenario])
+        ax.set(title=scenario, xlabel="treated pairs")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.tick_params(axis="x", labelrotation=30)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def _stack(ax: Axes, counts: pd.DataFrame) -> None:
+    y = np.arange(len(counts))[::-1]
+    left = np.zeros(len(counts))
+    for name in STRATA:
+        ax.barh(y, counts[name], left=left, height=0.6, color=STRATUM_COLOURS[name], label=name)
+        left += counts[name].to_numpy()
+    ax.set_yticks(y, counts.index)

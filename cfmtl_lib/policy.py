@@ -1,0 +1,185 @@
+r"""From strata probabilities to a budgeted policy, and what that policy earns where strata are known.
+
+The reward of treating a pair is linear in its strata probabilities
+(:func:`~cfmtl_lib.strata.stratum_rewards`), so the best policy under a budget treats the pairs of
+highest positive expected reward (KDD 2023 paper, Section 3.3).
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, COUPON_TAKER, STRATA, check_strata, stratum_rewards
+
+
+class OutcomeCounts(NamedTuple):
+    """Whom a policy treated, by what treating them was worth.
+
+    Attributes
+    ----------
+    positive : int
+        Treated coupon buyers.
+    negative : int
+        Treated pairs on whom the cost is wasted: always buyers, in the cash scenario coupon takers too.
+    neutral : int
+        All other treated pairs.
+    reward : float
+        positive - cost * negative, in conversions.
+    """
+
+    positive: int
+    negative: int
+    neutral: int
+    reward: float
+
+
+def expected_reward(strata_probability: ArrayLike, scenario: str, cost: float) -> NDArray[np.float64]:
+    """Expected reward of treating each pair.
+
+    Parameters
+    ----------
+    strata_probability : array_like of shape (n, 5), float
+        Columns in the order of :data:`~cfmtl_lib.strata.STRATA`. Rows must sum to 1 within 1e-4;
+        entries may leave [0, 1], as plug-in estimates do.
+    scenario : {"coupon", "cash"}
+    cost : float
+        Cost c >= 0 of one incentive, in units of one conversion.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        In conversions a pair.
+
+    Raises
+    ------
+    InputError
+        If the shape is wrong, a value is not finite, a row does not sum to 1, or scenario or cost are bad.
+
+    Examples
+    --------
+    >>> expected_reward([[0.1, 0.1, 0.2, 0.5, 0.1]], scenario="coupon", cost=0.4).round(6).tolist()
+    [0.46]
+    """
+    weights = stratum_rewards(scenario, cost)
+    p = np.asarray(strata_probability, dtype=np.float64)
+    if p.ndim != 2 or p.shape[1] != len(STRATA):
+        raise InputError("strata_probability", expected="shape (n, 5)", found=f"shape {p.shape}")
+    _refuse_first("strata_probability", ~np.isfinite(p).all(axis=1), "finite numbers", "NaN or infinity")
+    _refuse_first(
+        "strata_probability", np.abs(p.sum(axis=1) - 1) > 1e-4, "rows that sum to 1", "a row that does not"
+    )
+    return p @ weights
+
+
+def allocate(reward: ArrayLike, budget: float) -> NDArray[np.bool_]:
+    """Treat the pairs of highest predicted reward, within the budget and only where it is positive.
+
+    At most ``floor(budget * n)`` pairs are treated (the share as written in decimal, so that
+    ``0.29`` of 100 pairs is 29). Ties at the threshold go to the pairs that come first.
+
+    Parameters
+    ----------
+    reward : array_like of shape (n,), float
+        Predicted reward of treating each pair.
+    budget : float
+        Largest share of the n pairs that may be treated, in [0, 1].
+
+    Returns
+    -------
+    ndarray of shape (n,), bool
+
+    Raises
+    ------
+    InputError
+        If the budget lies outside [0, 1], or rewards are not a finite vector.
+
+    Examples
+    --------
+    >>> allocate([0.3, -0.1, 0.9, 0.2], budget=0.5).tolist()
+    [True, False, True, False]
+    """
+    values = np.asarray(reward, dtype=np.float64)
+    if values.ndim != 1:
+        raise InputError("reward", expected="shape (n,)", found=f"shape {values.shape}")
+    _refuse_first("reward", ~np.isfinite(values), "finite numbers", "NaN or infinity")
+    n_treated = min(treatable(len(values), budget), int((values > 0).sum()))
+    treat = np.zeros(len(values), dtype=bool)
+    treat[np.argsort(-values, kind="stable")[:n_treated]] = True
+    return treat
+
+
+def treatable(n_pairs: int, budget: float) -> int:
+    """Largest number of pairs that a budget share allows: floor(budget * n_pairs).
+
+    Examples
+    --------
+    >>> treatable(540_113, 0.4)
+    216045
+    """
+    try:
+        share = float(budget)
+    except (TypeError, ValueError):
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise InputError(
+            "budget", expected="a share in [0, 1]", found=repr(budget), advice="Pass 0.4 for 40 %."
+        )
+    return math.floor(Decimal(repr(share)) * n_pairs)
+
+
+def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: float) -> OutcomeCounts:
+    """Count whom a policy treated, where the true strata are known (columns of Table 4).
+
+    Parameters
+    ----------
+    treat : array_like of shape (n,), bool or 0/1
+    stratum : array_like of shape (n,), integer
+        True stratum of each pair, an index into :data:`~cfmtl_lib.strata.STRATA`.
+    scenario : {"coupon", "cash"}
+    cost : float
+        Cost c >= 0 of one incentive, in units of one conversion.
+
+    Returns
+    -------
+    OutcomeCounts
+
+    Raises
+    ------
+    InputError
+        If shapes differ, ``treat`` is not boolean or 0/1, or a stratum is no index 0-4.
+
+    Examples
+    --------
+    >>> count_outcomes([True, True, True, False], [3, 4, 2, 3], scenario="cash", cost=0.4)
+    OutcomeCounts(positive=1, negative=2, neutral=0, reward=0.2)
+    """
+    true_stratum = check_strata(stratum)
+    treated = np.asarray(treat)
+    if treated.shape != true_stratum.shape:
+        raise InputError("treat", expected=f"shape {true_stratum.shape}", found=f"shape {treated.shape}")
+    if treated.dtype != bool:
+        # A list of target indices would otherwise pass as 0/1 by accident.
+        _refuse_first("treat", ~np.isin(treated, (0, 1)), "True/False or 0/1", "another value")
+        treated = treated.astype(bool)
+    rewards = stratum_rewards(scenario, cost)
+    counts = np.bincount(true_stratum[treated], minlength=len(STRATA))
+    positive = int(counts[COUPON_BUYER])
+    negative = int(counts[ALWAYS_BUYER]) + (int(counts[COUPON_TAKER]) if scenario == "cash" else 0)
+    return OutcomeCounts(
+        positive=positive,
+        negative=negative,
+        neutral=int(counts.sum()) - positive - negative,
+        reward=round(float(counts @ rewards), 6),
+    )
+
+
+def _refuse_first(subject: str, wrong: ArrayLike, expected: str, found: str) -> None:
+    rows = np.flatnonzero(wrong)
+    if rows.size:
+        raise InputError(subject, expected=expected, found=found, row=int(rows[0]))

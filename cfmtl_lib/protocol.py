@@ -1,0 +1,119 @@
+"""Every setting of the published experiments, in one object.
+
+Sources: the KDD 2023 paper (DOI 10.1145/3580305.3599550), the authors' code, and the reproduction
+report, which changed the code and printed Tables 4-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from cfmtl_lib.training import FitConfig
+
+LABELLINGS = ("code", "text")
+"""Which half of the score ranking becomes which stratum: as the authors' code does, or as the text says."""
+
+CONSTRUCTIONS = ("authors", "document")
+"""Whose losses fit the two networks of the construction: the authors' code, or the reproduction report."""
+
+
+@dataclass(frozen=True)
+class ConstructionFits:
+    """The two fits behind a semi-synthetic study.
+
+    Parameters
+    ----------
+    labelling : FitConfig
+        NCF whose score orders pairs for the strata.
+    assignment : FitConfig
+        MF whose score is the propensity that draws T.
+    """
+
+    labelling: FitConfig
+    assignment: FitConfig
+
+
+@dataclass(frozen=True)
+class CellWeights:
+    """Weights of the six cross-entropies of CF-MTL, named by the cell (t, c, y) of each.
+
+    ``t0c0y1`` is the term that the reproduction report calls L_001, ``t0c0y0`` the one it calls L_000.
+    """
+
+    t1c0y0: float
+    t1c0y1: float
+    t1c1y0: float
+    t1c1y1: float
+    t0c0y1: float
+    t0c0y0: float
+
+    def in_cell_order(self) -> tuple[float, ...]:
+        """The weights in the order of :data:`~cfmtl_lib.strata.CELLS`."""
+        return self.t1c0y0, self.t1c0y1, self.t1c1y0, self.t1c1y1, self.t0c0y1, self.t0c0y0
+
+
+def _constructions() -> Mapping[str, ConstructionFits]:
+    def fits(labelling_loss: str, assignment_loss: str) -> ConstructionFits:
+        return ConstructionFits(
+            labelling=FitConfig(loss=labelling_loss, tolerance=1e-5),
+            assignment=FitConfig(loss=assignment_loss, tolerance=1e-5, batch_size=2048),
+        )
+
+    return MappingProxyType(
+        {
+            "authors": fits("squared_error", "cross_entropy"),
+            "document": fits("cross_entropy", "squared_error"),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Settings of the published experiments. The defaults are the published ones.
+
+    Parameters
+    ----------
+    construction : mapping of str to ConstructionFits
+        The two fits of the data construction, by name of the construction.
+    unobserved_share : float
+        Unobserved pairs drawn, as a share of the observed ones.
+    train_share : float
+        Share of all pairs that is the training log; the rest is the test set.
+    nuisance : FitConfig
+        Each outcome, take-up and propensity network of the baselines.
+    propensity_clip : (float, float)
+        Bounds of the estimated propensity in IPS and DR.
+    joint : FitConfig
+        CF-MTL, and the fine-tuning of CF-MTL-v1.
+    joint_weights, two_stage_weights : CellWeights
+        Loss weights of CF-MTL and CF-MTL-v1.
+    propensity_weight : float
+        Weight of the squared-error propensity loss in CF-MTL (the paper's 1/lambda).
+    joint_propensity_floor : float
+        Lower bound of the propensity inside the cell losses of CF-MTL and CF-MTL-v1.
+    pretraining_propensity, pretraining_outcome : FitConfig
+        The two first fits of CF-MTL-v1, by the report's listing (its prose says the reverse).
+    cost, budget : float
+        Of an incentive, in conversions; and the largest share of test pairs treated.
+    """
+
+    construction: Mapping[str, ConstructionFits] = field(default_factory=_constructions)
+    unobserved_share: float = 0.8
+    train_share: float = 0.7
+    nuisance: FitConfig = field(default_factory=FitConfig)
+    propensity_clip: tuple[float, float] = (0.1, 0.9)
+    joint: FitConfig = field(default_factory=lambda: FitConfig(tolerance=1e-5))
+    joint_weights: CellWeights = CellWeights(5, 1, 1, 5, 5, 5)
+    two_stage_weights: CellWeights = CellWeights(1, 1, 1, 5, 10, 10)
+    propensity_weight: float = 0.5
+    joint_propensity_floor: float = 0.1
+    pretraining_propensity: FitConfig = field(default_factory=lambda: FitConfig(loss="cross_entropy"))
+    pretraining_outcome: FitConfig = field(default_factory=lambda: FitConfig(loss="squared_error"))
+    cost: float = 0.4
+    budget: float = 0.4
+
+
+PAPER = Protocol()
+"""The published settings; every default of the library is taken from here."""

@@ -1,0 +1,201 @@
+r"""The vocabulary: five strata, six observable cells, the map between them, and what each is worth.
+
+A user-item pair has four potential outcomes: whether the incentive is collected and whether the
+pair converts, without the incentive (``C(0)``, ``Y(0)``) and with it (``C(1)``, ``Y(1)``).
+Since nothing can be collected that was not offered (``C(0) = 0``), and under exclusion and
+monotonicity, five combinations remain (KDD 2023 paper, Table 1):
+
+===== ============= ===== ===== ===== =====
+index stratum        C(0)  C(1)  Y(0)  Y(1)
+===== ============= ===== ===== ===== =====
+0     never buyer       0     0     0     0
+1     never taker       0     0     1     1
+2     coupon taker      0     1     0     0
+3     coupon buyer      0     1     0     1
+4     always buyer      0     1     1     1
+===== ============= ===== ===== ===== =====
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.errors import InputError, check_choice
+
+STRATA = ("never buyer", "never taker", "coupon taker", "coupon buyer", "always buyer")
+"""Names of the strata, in the order of every array of strata probabilities."""
+
+NEVER_BUYER, NEVER_TAKER, COUPON_TAKER, COUPON_BUYER, ALWAYS_BUYER = range(5)
+
+POTENTIAL_OUTCOMES = np.array(
+    [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 0, 1], [0, 1, 1, 1]], dtype=np.int8
+)
+"""Row s holds (C(0), C(1), Y(0), Y(1)) of stratum s."""
+POTENTIAL_OUTCOMES.setflags(write=False)
+
+CELLS = ((1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1), (0, 0, 1), (0, 0, 0))
+"""The six observable cells (t, c, y), in the order of the six loss terms of CF-MTL."""
+
+SCENARIOS = ("coupon", "cash")
+
+
+def _cell_membership() -> NDArray[np.float64]:
+    """Entry (k, s) is 1 where a pair of stratum s, seen under the t of cell k, lands in cell k."""
+    member = np.zeros((len(CELLS), len(STRATA)))
+    for k, (t, c, y) in enumerate(CELLS):
+        for s, (c0, c1, y0, y1) in enumerate(POTENTIAL_OUTCOMES):
+            member[k, s] = (c1 if t else c0) == c and (y1 if t else y0) == y
+    return member
+
+
+CELL_MEMBERSHIP = _cell_membership()
+"""Shape (6, 5): P(cell | T of the cell, x) = CELL_MEMBERSHIP @ strata probabilities (paper, Section 3.2)."""
+CELL_MEMBERSHIP.setflags(write=False)
+
+
+def stratum_rewards(scenario: str, cost: float) -> NDArray[np.float64]:
+    """Reward of treating one pair of each stratum (KDD 2023 paper, Table 1, with s(x) = 1).
+
+    Parameters
+    ----------
+    scenario : {"coupon", "cash"}
+        A coupon costs only when it is used for a purchase; cash costs whenever it is collected.
+    cost : float
+        Cost c >= 0 of one incentive, in units of one conversion.
+
+    Returns
+    -------
+    ndarray of shape (5,), float64
+        In the order of :data:`STRATA`.
+
+    Raises
+    ------
+    InputError
+        If the scenario is unknown, or the cost is negative or not finite.
+
+    Examples
+    --------
+    >>> stratum_rewards("cash", cost=0.4).tolist()
+    [0.0, 0.0, -0.4, 1.0, -0.4]
+    """
+    check_choice("scenario", scenario, SCENARIOS)
+    cost = check_cost(cost)
+    return np.array([0.0, 0.0, -cost if scenario == "cash" else 0.0, 1.0, -cost])
+
+
+def check_cost(cost: float) -> float:
+    """Return the cost as a float, or raise :class:`InputError` if it is negative or not finite."""
+    try:
+        value = float(cost)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not (np.isfinite(value) and value >= 0):
+        raise InputError("cost", expected="a finite number >= 0", found=repr(cost))
+    return value
+
+
+def check_strata(stratum: ArrayLike) -> NDArray[np.int8]:
+    """Return stratum indices as int8, or raise :class:`InputError` naming the first that is no index 0-4."""
+    values = np.asarray(stratum)
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise InputError(
+            "stratum", expected="integers 0-4 of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
+        )
+    wrong = np.flatnonzero((values < 0) | (values >= len(STRATA)))
+    if wrong.size:
+        raise InputError("stratum", expected="integers 0-4", found=str(values[wrong[0]]), row=int(wrong[0]))
+    return values.astype(np.int8)
+
+
+def observe(stratum: ArrayLike, treated: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """What a log shows of pairs with known strata: C = C(T) and Y = Y(T) (consistency).
+
+    Parameters
+    ----------
+    stratum : array_like of shape (n,), integer
+        Indices into :data:`STRATA`.
+    treated : array_like of shape (n,), 0/1
+        Whether the incentive was given.
+
+    Returns
+    -------
+    collected, converted : ndarray of shape (n,), int8
+
+    Examples
+    --------
+    >>> observe([3, 3, 4], [0, 1, 0])
+    (array([0, 1, 0], dtype=int8), array([0, 1, 1], dtype=int8))
+    """
+    outcomes = POTENTIAL_OUTCOMES[check_strata(stratum)]
+    arm = np.asarray(treated).astype(bool)
+    return np.where(arm, outcomes[:, 1], outcomes[:, 0]), np.where(arm, outcomes[:, 3], outcomes[:, 2])
+
+
+def observed_cell(treated: ArrayLike, collected: ArrayLike, converted: ArrayLike) -> NDArray[np.int8]:
+    """Index into :data:`CELLS` of each logged row; all inputs 0/1 of shape (n,), no (t=0, c=1) row.
+
+    Examples
+    --------
+    >>> observed_cell([1, 1, 0], [0, 1, 0], [0, 1, 1]).tolist()
+    [0, 3, 4]
+    """
+    t, c, y = (np.asarray(v).astype(np.int64) for v in (treated, collected, converted))
+    index_of = np.full((2, 2, 2), -1, dtype=np.int8)
+    for k, cell in enumerate(CELLS):
+        index_of[cell] = k
+    cells = index_of[t, c, y]
+    impossible = np.flatnonzero(cells < 0)
+    if impossible.size:
+        raise InputError("collected", expected="0 wherever treated is 0", found="1", row=int(impossible[0]))
+    return cells
+
+
+def strata_from_moments(
+    converted_treated: ArrayLike,
+    converted_untreated: ArrayLike,
+    collected_treated: ArrayLike,
+    collected_and_converted_treated: ArrayLike,
+) -> NDArray[np.float64]:
+    r"""Solve the eight cell equations for the strata probabilities (paper, Section 3.2).
+
+    With :math:`\mu_t = P(Y{=}1|T{=}t,x)`, :math:`\kappa = P(C{=}1|T{=}1,x)` and
+    :math:`\tau = P(C{=}1,Y{=}1|T{=}1,x)`:
+
+    .. math::
+        p_{0000} = 1 - \kappa - \mu_1 + \tau,\quad p_{0011} = \mu_1 - \tau,\quad
+        p_{0100} = \kappa - \tau,\quad p_{0101} = \mu_1 - \mu_0,\quad
+        p_{0111} = \mu_0 - \mu_1 + \tau .
+
+    Replacing :math:`\tau` by the product :math:`\kappa\mu_1` gives the form used in the authors' code.
+
+    Parameters
+    ----------
+    converted_treated, converted_untreated : array_like of shape (n,)
+        :math:`\mu_1` and :math:`\mu_0`.
+    collected_treated : array_like of shape (n,)
+        :math:`\kappa`.
+    collected_and_converted_treated : array_like of shape (n,)
+        :math:`\tau`.
+
+    Returns
+    -------
+    ndarray of shape (n, 5), float64
+        Rows sum to 1. Entries can leave [0, 1] when the inputs are estimates: nothing is clipped,
+        because clipping would hide a violated testable implication.
+
+    Examples
+    --------
+    >>> strata_from_moments([0.6], [0.5], [0.7], [0.45]).round(2).tolist()
+    [[0.15, 0.15, 0.25, 0.1, 0.35]]
+    """
+    mu1, mu0, kappa, tau = (
+        np.asarray(v, dtype=np.float64)
+        for v in (
+            converted_treated,
+            converted_untreated,
+            collected_treated,
+            collected_and_converted_treated,
+        )
+    )
+    return np.stack([1 - kappa - mu1 + tau, mu1 - tau, kappa - tau, mu1 - mu0, mu0 - mu1 + tau], axis=1)

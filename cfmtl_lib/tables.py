@@ -1,0 +1,308 @@
+"""The published tables as data: which methods, which settings, which seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+from cfmtl_lib.cfmtl import CFMTL, CFMTLv1
+from cfmtl_lib.datasets.catalog import CATALOG
+from cfmtl_lib.datasets.ratings import Ratings, load_ratings
+from cfmtl_lib.datasets.semisynthetic import semisynthetic
+from cfmtl_lib.datasets.simulated import simulated
+from cfmtl_lib.datasets.study import Study
+from cfmtl_lib.devices import resolve_device
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, MomentEstimator, Naive
+from cfmtl_lib.nuisances import PairNuisances
+from cfmtl_lib.policy import allocate, count_outcomes, expected_reward, treatable
+from cfmtl_lib.progress import track
+from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
+from cfmtl_lib.results import RunRecord, save_results
+from cfmtl_lib.strata import SCENARIOS, STRATA
+
+METHODS: dict[str, Callable[..., MomentEstimator | CFMTL]] = {
+    "Naive": Naive,
+    "OR": OR,
+    "CF-OR": partial(CFOR, cell_form="product"),
+    "IPS": IPS,
+    "CF-IPS": partial(CFIPS, cell_form="product"),
+    "DR": DR,
+    "CF-DR": partial(CFDR, cell_form="product"),
+    "CF-MTL": CFMTL,
+    "CF-MTL-v1": CFMTLv1,
+}
+"""The nine methods of Table 4, in its order. CF estimators take the authors' product form of the cells."""
+
+PRINTED_FROM = {name: "document" if name == "CF-MTL-v1" else "authors" for name in METHODS}
+"""The construction on whose data each row of the printed Table 4 was measured."""
+
+KEY = ["dataset", "labelling", "construction", "scenario", "method", "seed"]
+COUNTS = ["positive", "negative", "neutral", "reward"]
+
+
+class Task(NamedTuple):
+    """One study: one labelling, one construction, one seed."""
+
+    labelling: str
+    construction: str
+    seed: int
+
+
+class TaskRows(NamedTuple):
+    """What one study contributes: counts, treated pairs by stratum, the fingerprint of its data."""
+
+    counts: list[dict[str, Any]]
+    treated: list[dict[str, Any]]
+    fingerprint: str
+
+
+def table4(
+    dataset: str = "simulated",
+    *,
+    data_dir: str | Path | None = None,
+    labelling: str = "code",
+    construction: str = "both",
+    seeds: int = 5,
+    methods: Sequence[str] | None = None,
+    device: str = "auto",
+    results_dir: str | Path | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Table 4: whom each method treats under the budget, and what that earns on test pairs of known strata.
+
+    Both scenarios come from one set of fits; the moments that methods have in common are fitted once.
+    Cost and budget are the published 0.4 and 0.4.
+
+    Parameters
+    ----------
+    dataset : str
+        "simulated", a name of the catalog, or a path to a ratings table.
+    data_dir : str or Path, optional
+        Where the dataset's file lies; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
+    labelling : {"code", "text", "both"}
+    construction : {"authors", "document", "both"}
+    seeds : int
+        Number of seeds: 0, 1, ... Each seed is a new construction and new fits.
+    methods : sequence of str, optional
+        Names from :data:`METHODS`; all if left out.
+    device : str
+    results_dir : str or Path, optional
+        Write ``<results_dir>/<dataset>/table4.csv``, ``table4_treated.csv`` (treated pairs by stratum) and
+        the provenance of each. Nothing is written before all rows are there and checked.
+    n_jobs : int, optional
+        Studies side by side. On a CPU each runs in a process with one thread, as many as there are
+        cores; on an accelerator one at a time. Rows do not depend on it.
+    progress : bool
+        Say on stderr how far it is.
+
+    Returns
+    -------
+    DataFrame
+        Long form: dataset, labelling, construction, scenario, method, seed, positive, negative, neutral,
+        reward. ``attrs["provenance"]`` says where it comes from.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        If a name is unknown or a count is not positive.
+    RatingsError, StudyError
+        If the data cannot be read, or no study can be made from them.
+    """
+    names = [check_choice("method", m, METHODS) for m in (METHODS if methods is None else methods)]
+    if not names:
+        raise InputError("methods", expected="at least one name", found="none")
+    tasks = [
+        Task(rule, fits, seed)
+        for rule in _one_or_both("labelling", labelling, LABELLINGS)
+        for fits in _one_or_both("construction", construction, CONSTRUCTIONS)
+        for seed in range(_positive("seeds", seeds))
+    ]
+    record = RunRecord(
+        command=" ".join(
+            [
+                "papermill notebooks/07_table4.md out.ipynb",
+                f"-p dataset {dataset if dataset in (*CATALOG, 'simulated') else 'PATH'}",
+                *(["-p data_dir PATH"] if data_dir is not None else []),
+                f"-p labelling {labelling} -p construction {construction} -p seeds {seeds}",
+                "-p results_dir results",
+            ]
+        ),
+        seeds=range(seeds),
+    )
+    kind = resolve_device(device).type
+    if n_jobs is None:
+        n_jobs = min(len(tasks), os.cpu_count() or 1) if kind == "cpu" else 1
+    # The one thing that seeds share; KuaiRec's observed fifth is part of each study instead.
+    load = None if dataset == "simulated" else partial(load_ratings, dataset, data_dir)
+    ratings = None if load is None or dataset == "kuairec" else load()
+    run = joblib.Parallel(n_jobs=_positive("n_jobs", n_jobs), return_as="generator")(
+        joblib.delayed(_table4_task)(task, names, device, ratings, load) for task in tasks
+    )
+    parts = list(track(run, total=len(tasks), label=f"Table 4 on {dataset}: studies", enabled=progress))
+
+    table = pd.DataFrame([row for part in parts for row in part.counts], columns=KEY + COUNTS)
+    treated = pd.DataFrame([row for part in parts for row in part.treated], columns=[*KEY, *STRATA])
+    fingerprints = {
+        f"{task.labelling} {task.construction} {task.seed}": part.fingerprint
+        for task, part in zip(tasks, parts, strict=True)
+    }
+    provenance = record.finish(
+        data_fingerprint=(parts[0].fingerprint if len(set(fingerprints.values())) == 1 else fingerprints),
+        protocol={"cost": PAPER.cost, "budget": PAPER.budget, "cell_form": "product"},
+        device=kind,
+    )
+    if results_dir is not None:
+        folder = Path(results_dir) / str(table["dataset"].iloc[0])
+        save_results({"table4": table, "table4_treated": treated}, folder, provenance)
+    table.attrs["provenance"] = provenance
+    return table
+
+
+def study_rewards(
+    study: Study, methods: Sequence[str], *, device: str, seed: int
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Fit each method on a study and yield (method, scenario, predicted reward of each test pair)."""
+    nuisances = PairNuisances(
+        study.train,
+        config=PAPER.nuisance,
+        propensity_clip=PAPER.propensity_clip,
+        device=device,
+        seed=seed,
+    )
+    for name in methods:
+        estimator = METHODS[name](device=device, seed=seed)
+        if isinstance(estimator, MomentEstimator):
+            estimator.fit(study.train, nuisances)
+        else:
+            estimator.fit(study.train)
+        for scenario in SCENARIOS:
+            yield name, scenario, estimator.predict_reward(study.test.x, scenario, PAPER.cost)
+
+
+def true_probability_rewards(study: Study) -> pd.DataFrame:
+    """What a policy earns that knows the strata probabilities of a simulation: the ceiling for any method.
+
+    Returns
+    -------
+    DataFrame
+        One row a scenario: scenario, positive, negative, neutral, reward.
+
+    Raises
+    ------
+    InputError
+        If the study does not know its strata probabilities.
+    """
+    p = study.test.strata_probability
+    if p is None:
+        raise InputError("study", expected="known strata probabilities", found=repr(study))
+    rows = []
+    for scenario in SCENARIOS:
+        treat = allocate(expected_reward(p, scenario, PAPER.cost), PAPER.budget)
+        counts = count_outcomes(treat, study.test.stratum, scenario, PAPER.cost)
+        rows.append({"scenario": scenario, **counts._asdict()})
+    return pd.DataFrame(rows)
+
+
+def reported_table4() -> pd.DataFrame:
+    """Table 4 as the reproduction report prints it: scenario, dataset, method, positive, ..., reward."""
+    with (files("cfmtl_lib") / "reported" / "table4.csv").open(encoding="utf-8") as stream:
+        return pd.read_csv(stream)
+
+
+def compare_with_reported(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Mean reward over seeds beside the printed one, each method on the construction it was printed from.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`table4`, labelling "code".
+    dataset : str
+
+    Returns
+    -------
+    DataFrame
+        Index (scenario, method); columns reported, mean, sd (over seeds), seeds, difference, percent.
+        Empty if the report has no such dataset.
+    """
+    ours = table[
+        (table["labelling"] == "code") & (table["construction"] == table["method"].map(PRINTED_FROM))
+    ]
+    summary = ours.groupby(["scenario", "method"])["reward"].agg(mean="mean", sd="std", seeds="count")
+    printed = reported_table4().query("dataset == @dataset").set_index(["scenario", "method"])["reward"]
+    both = printed.rename("reported").to_frame().join(summary, how="inner")
+    both["difference"] = both["mean"] - both["reported"]
+    both["percent"] = 100 * both["difference"] / both["reported"].abs()
+    return both
+
+
+def _table4_task(
+    task: Task,
+    methods: Sequence[str],
+    device: str,
+    ratings: Ratings | None,
+    load: Callable[..., Ratings] | None,
+) -> TaskRows:
+    with _one_thread():
+        if load is None:
+            study = simulated(task.labelling, task.construction, task.seed)
+        else:
+            ratings = load(seed=task.seed) if ratings is None else ratings
+            study = semisynthetic(ratings, task.labelling, task.construction, task.seed, device=device)
+        counts, treated = [], []
+        for method, scenario, reward in study_rewards(study, methods, device=device, seed=task.seed):
+            treat = allocate(reward, PAPER.budget)
+            key = dict(
+                zip(
+                    KEY,
+                    (study.dataset, study.labelling, study.construction, scenario, method, task.seed),
+                    strict=True,
+                )
+            )
+            row = key | count_outcomes(treat, study.test.stratum, scenario, PAPER.cost)._asdict()
+            _check_row(row, len(study.test))
+            counts.append(row)
+            by_stratum = np.bincount(study.test.stratum[treat], minlength=len(STRATA))
+            treated.append(key | dict(zip(STRATA, by_stratum.tolist(), strict=True)))
+    return TaskRows(counts, treated, study.fingerprint)
+
+
+def _check_row(row: dict[str, Any], n_pairs: int) -> None:
+    """Invariants of every published row; a violation is a bug, not bad input."""
+    n_treated = row["positive"] + row["negative"] + row["neutral"]
+    if n_treated > treatable(n_pairs, PAPER.budget):
+        raise AssertionError(f"{n_treated} treated of {n_pairs} break the budget {PAPER.budget}: {row}")
+    if abs(row["reward"] - (row["positive"] - PAPER.cost * row["negative"])) > 1e-6:
+        raise AssertionError(f"reward is not positive - cost * negative: {row}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums depend on how they are split over threads: with one thread, rows do not depend on n_jobs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ...]:
+    return tuple(known) if check_choice(subject, value, (*known, "both")) == "both" else (value,)
+
+
+def _positive(subject: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(subject, expected="a whole number >= 1", found=repr(value))
+    return int(value)

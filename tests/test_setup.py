@@ -1,0 +1,103 @@
+"""The files that describe the set-up agree with one another and with what is installed."""
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import cfmtl_lib
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REQUIREMENTS = [
+    Requirement(line)
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for line in group
+]
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    assert all(len(pair) == 2 for pair in pairs), "constraints.txt: expected NAME==VERSION on each line"
+    assert len({canonicalize_name(name) for name, _ in pairs}) == len(pairs), "a package is pinned twice"
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+def installed():
+    """Version of every package that the project with its extras brings in on this machine."""
+    found, todo, done = {}, list(REQUIREMENTS), set()
+    while todo:
+        requirement = todo.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key in done:
+            continue
+        done.add(key)
+        distribution = importlib.metadata.distribution(requirement.name)
+        found[key[0]] = Version(distribution.version)
+        for line in distribution.requires or []:
+            needed = Requirement(line)
+            extras = requirement.extras or {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append(needed)
+    return found
+
+
+def test_constraints_pin_every_installed_package_at_its_version():
+    expected = {name: Version(version.public) for name, version in installed().items()}
+    pinned = pins()
+    assert len(expected) > 100
+    assert {name: pinned.get(name) for name in expected} == expected
+
+
+def test_lower_bounds_admit_the_pins():
+    pinned = pins()
+    for requirement in REQUIREMENTS:
+        assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, str(requirement)
+
+
+def test_conda_environment_takes_its_versions_from_the_constraints_alone():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    conda = [entry for entry in dependencies if isinstance(entry, str)]
+    assert [re.split("[=<>]", entry)[0] for entry in conda] == ["python", "pip"]
+    python = next(entry.removeprefix("python=") for entry in conda if entry.startswith("python="))
+    assert any(line.endswith(f":: {python}") for line in PROJECT["classifiers"])
+    assert dependencies[-1] == {"pip": ["-c constraints.txt", "-e .[book,test]"]}
+    assert set(PROJECT["optional-dependencies"]) == {"book", "test"}
+
+
+def test_contributing_gives_a_reason_for_each_dependency():
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Dependencies")[1]
+    listed = re.findall(r"^\| ([\w-]+) \| \S", section.replace("| package | why |", ""), flags=re.MULTILINE)
+    assert listed == [requirement.name for requirement in REQUIREMENTS]
+
+
+def test_table_of_contents_names_existing_files():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    names = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    assert len(set(names)) == len(names)
+    for name in names:
+        folder = ROOT if name.startswith("notebooks/") else ROOT / "book"
+        assert (folder / f"{name}.md").is_file(), name
+
+
+def test_one_version_everywhere():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    latest = re.search(r"^## \[(\d[^\]]*)\] - (\S+)$", changelog, flags=re.MULTILINE)
+    assert latest is not None
+    assert cfmtl_lib.__version__ == PROJECT["version"] == citation["version"] == latest[1]
+    assert str(citation["date-released"]) == latest[2]
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "book/assets/mathjax/LICENSE"])
+def test_licences_are_whole(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
