@@ -24,6 +24,7 @@ from cfmtl_lib.datasets import (
     Ratings,
     Study,
     load_ratings,
+    load_study,
     semisynthetic,
     simulated,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "count_outcomes",
     "expected_reward",
     "load_ratings",
+    "load_study",
     "semisynthetic",
     "simulated",
     "table4",

@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from cfmtl_lib.errors import check_choice
 
 FINGERPRINT_KEY = "cfmtl"
 """Where the metadata of a notebook hold ``{"fingerprint": ...}``."""
@@ -51,6 +54,36 @@ def code_fingerprint(root: str | Path) -> str:
         digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def check_parameters(namespace: Mapping[str, object], known: Collection[str]) -> None:
+    """Refuse a parameter that a notebook does not have, for papermill only logs it.
+
+    To be called in the first code cell after the parameters, before anything else is defined there.
+
+    Parameters
+    ----------
+    namespace : mapping
+        The notebook's ``globals()``.
+    known : collection of str
+        Names of its parameters.
+
+    Raises
+    ------
+    UnknownNameError
+        Naming the first unknown parameter and listing the known ones.
+
+    Examples
+    --------
+    >>> check_parameters({"seeds": 5, "sedes": 3}, known=["dataset", "seeds"])
+    Traceback (most recent call last):
+    ...
+    cfmtl_lib.errors.UnknownNameError: notebook parameter: expected one of 'dataset', 'seeds', found 'sedes'.
+    """
+    of_ipython = {"In", "Out", "exit", "quit", "get_ipython", "open", "check_parameters"}
+    for name in namespace:
+        if not name.startswith("_") and name not in of_ipython:
+            check_choice("notebook parameter", name, known)
 
 
 class TextNotebookHandler:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +16,8 @@ import torch
 
 from cfmtl_lib.cfmtl import CFMTL, CFMTLv1
 from cfmtl_lib.datasets.catalog import CATALOG
+from cfmtl_lib.datasets.loading import OBSERVED_AT_RANDOM, load_study
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
-from cfmtl_lib.datasets.semisynthetic import semisynthetic
-from cfmtl_lib.datasets.simulated import simulated
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError, check_choice
@@ -43,9 +41,6 @@ METHODS: dict[str, Callable[..., MomentEstimator | CFMTL]] = {
     "CF-MTL-v1": CFMTLv1,
 }
 """The nine methods of Table 4, in its order. CF estimators take the authors' product form of the cells."""
-
-PRINTED_FROM = {name: "document" if name == "CF-MTL-v1" else "authors" for name in METHODS}
-"""The construction on whose data each row of the printed Table 4 was measured."""
 
 KEY = ["dataset", "labelling", "construction", "scenario", "method", "seed"]
 COUNTS = ["positive", "negative", "neutral", "reward"]
@@ -144,11 +139,11 @@ def table4(
     kind = resolve_device(device).type
     if n_jobs is None:
         n_jobs = min(len(tasks), os.cpu_count() or 1) if kind == "cpu" else 1
-    # The one thing that seeds share; KuaiRec's observed fifth is part of each study instead.
-    load = None if dataset == "simulated" else partial(load_ratings, dataset, data_dir)
-    ratings = None if load is None or dataset == "kuairec" else load()
+    # Read once for all studies, where they share one table.
+    shared = dataset not in ("simulated", *OBSERVED_AT_RANDOM)
+    source = load_ratings(dataset, data_dir) if shared else dataset
     run = joblib.Parallel(n_jobs=_positive("n_jobs", n_jobs), return_as="generator")(
-        joblib.delayed(_table4_task)(task, names, device, ratings, load) for task in tasks
+        joblib.delayed(_table4_task)(task, names, source, data_dir, device) for task in tasks
     )
     parts = list(track(run, total=len(tasks), label=f"Table 4 on {dataset}: studies", enabled=progress))
 
@@ -215,51 +210,15 @@ def true_probability_rewards(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def reported_table4() -> pd.DataFrame:
-    """Table 4 as the reproduction report prints it: scenario, dataset, method, positive, ..., reward."""
-    with (files("cfmtl_lib") / "reported" / "table4.csv").open(encoding="utf-8") as stream:
-        return pd.read_csv(stream)
-
-
-def compare_with_reported(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Mean reward over seeds beside the printed one, each method on the construction it was printed from.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From :func:`table4`, labelling "code".
-    dataset : str
-
-    Returns
-    -------
-    DataFrame
-        Index (scenario, method); columns reported, mean, sd (over seeds), seeds, difference, percent.
-        Empty if the report has no such dataset.
-    """
-    ours = table[
-        (table["labelling"] == "code") & (table["construction"] == table["method"].map(PRINTED_FROM))
-    ]
-    summary = ours.groupby(["scenario", "method"])["reward"].agg(mean="mean", sd="std", seeds="count")
-    printed = reported_table4().query("dataset == @dataset").set_index(["scenario", "method"])["reward"]
-    both = printed.rename("reported").to_frame().join(summary, how="inner")
-    both["difference"] = both["mean"] - both["reported"]
-    both["percent"] = 100 * both["difference"] / both["reported"].abs()
-    return both
-
-
 def _table4_task(
     task: Task,
     methods: Sequence[str],
+    source: str | Ratings,
+    data_dir: str | Path | None,
     device: str,
-    ratings: Ratings | None,
-    load: Callable[..., Ratings] | None,
 ) -> TaskRows:
     with _one_thread():
-        if load is None:
-            study = simulated(task.labelling, task.construction, task.seed)
-        else:
-            ratings = load(seed=task.seed) if ratings is None else ratings
-            study = semisynthetic(ratings, task.labelling, task.construction, task.seed, device=device)
+        study = load_study(source, data_dir, *task, device=device)
         counts, treated = [], []
         for method, scenario, reward in study_rewards(study, methods, device=device, seed=task.seed):
             treat = allocate(reward, PAPER.budget)

@@ -1,9 +1,19 @@
 """Data: the catalog and ratings tables, and the two ways to a study with known strata."""
 
 from cfmtl_lib.datasets.catalog import CATALOG
+from cfmtl_lib.datasets.loading import load_study
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
 from cfmtl_lib.datasets.semisynthetic import semisynthetic
 from cfmtl_lib.datasets.simulated import simulated
 from cfmtl_lib.datasets.study import LabelledPairs, Study
 
-__all__ = ["CATALOG", "LabelledPairs", "Ratings", "Study", "load_ratings", "semisynthetic", "simulated"]
+__all__ = [
+    "CATALOG",
+    "LabelledPairs",
+    "Ratings",
+    "Study",
+    "load_ratings",
+    "load_study",
+    "semisynthetic",
+    "simulated",
+]

@@ -1,0 +1,55 @@
+"""One door to every study: simulated, from the catalog, or from a table of ratings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cfmtl_lib.datasets.ratings import Ratings, load_ratings
+from cfmtl_lib.datasets.semisynthetic import semisynthetic
+from cfmtl_lib.datasets.simulated import simulated
+from cfmtl_lib.datasets.study import Study
+
+OBSERVED_AT_RANDOM = ("kuairec",)
+"""Datasets of which each seed observes another random part, so that seeds cannot share one table."""
+
+
+def load_study(
+    dataset: str | Ratings = "simulated",
+    data_dir: str | Path | None = None,
+    labelling: str = "code",
+    construction: str = "authors",
+    seed: int = 0,
+    *,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> Study:
+    """Make a study by name.
+
+    Parameters
+    ----------
+    dataset : str or Ratings
+        "simulated", a name of the catalog, a path to a ratings table, or ratings already loaded.
+    data_dir : str or Path, optional
+        Where the dataset's file lies; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
+    labelling : {"code", "text"}
+    construction : {"authors", "document"}
+    seed : int
+    device : str or torch.device
+    progress : bool
+        Say on stderr how far the fits are.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    UnknownNameError, RatingsError, StudyError
+        As :func:`~cfmtl_lib.datasets.semisynthetic.semisynthetic` and the loader do.
+    """
+    if isinstance(dataset, str) and dataset == "simulated":
+        return simulated(labelling, construction, seed)
+    ratings = dataset if isinstance(dataset, Ratings) else load_ratings(dataset, data_dir, seed=seed)
+    return semisynthetic(ratings, labelling, construction, seed, device=device, progress=progress)
