@@ -113,7 +113,5 @@ def side_by_side(comparison: pd.DataFrame, reference: str) -> pd.DataFrame:
             "difference": [f"{d:+,.0f} ({p:+.1f} %)" for d, p in zip(difference, percent, strict=True)],
         }
     )
-    wide = text.unstack("scenario").swaplevel(axis=1)
     scenarios = list(dict.fromkeys(comparison.index.get_level_values("scenario")))
-    methods = list(dict.fromkeys(comparison.index.get_level_values("method")))
-    return wide.loc[methods, [(scenario, what) for scenario in scenarios for what in text.columns]]
+    return pd.concat({scenario: text.loc[scenario] for scenario in scenarios}, axis=1)
