@@ -30,11 +30,13 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         )
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    kind = device.split(":")[0]
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}.get(kind)
+    if backend is not None and not backend.is_available():
         raise UnknownNameError(
             "device",
             expected="a device of this machine",
-            found=f"{device!r}, but torch sees no CUDA device",
+            found=f"{device!r}, but torch sees no {kind.upper()} device",
             advice="Use device='auto'.",
         )
     try:

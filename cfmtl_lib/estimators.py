@@ -100,11 +100,15 @@ class MomentEstimator(BaseEstimator):
             )
         elif nuisances.log is not log:
             raise InputError("nuisances", expected="fits of this log", found="fits of another log")
-        elif (nuisances.config, nuisances.seed) != (self.config, self.seed):
+        elif (nuisances.config, nuisances.propensity_clip, nuisances.seed) != (
+            self.config,
+            tuple(self.propensity_clip),
+            self.seed,
+        ):
             raise InputError(
                 "nuisances",
-                expected=f"fits with {self.config} and seed {self.seed}",
-                found=f"{nuisances.config} and seed {nuisances.seed}",
+                expected=f"fits with {self.config}, clip {self.propensity_clip} and seed {self.seed}",
+                found=f"{nuisances.config}, clip {nuisances.propensity_clip} and seed {nuisances.seed}",
                 advice="Make PairNuisances with the settings of the estimator.",
             )
         self.nuisances_ = nuisances
@@ -233,7 +237,7 @@ class CFOR(OR):
         """
         check_is_fitted(self, "moments_")
         moments = {name: self.predict_moment(x, name) for name in self.moments_}
-        if self.cell_form == "product":
+        if "collected_and_converted_treated" not in moments:  # fitted in product form
             moments["collected_and_converted_treated"] = (
                 moments["collected_treated"] * moments["converted_treated"]
             )

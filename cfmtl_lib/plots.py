@@ -80,20 +80,20 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(title=name, xlabel="predicted", xlim=(0, top), ylim=(0, top))
         ax.set_aspect("equal")
     axes[0][0].set_ylabel("true share")
-    return figure
+    return _handed_over(figure)
 
 
 def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
-    """Training loss an epoch, each fit in its own panel on a logarithmic excess scale."""
+    """Training loss an epoch as a share of that of the first epoch, each fit in its own panel."""
     figure, axes = plt.subplots(
-        1, len(losses), figsize=(3.4 * len(losses), 2.6), squeeze=False, layout="constrained"
+        1, len(losses), figsize=(2.6 * len(losses), 2.5), squeeze=False, layout="constrained"
     )
     for ax, (name, loss) in zip(axes[0], losses.items(), strict=True):
-        ax.plot(np.arange(1, len(loss) + 1), loss, color=OURS)
-        ax.set(title=name, xlabel="epoch")
-        ax.set_yscale("log")
-    axes[0][0].set_ylabel("training loss")
-    return figure
+        ax.plot(np.arange(1, len(loss) + 1), np.asarray(loss) / loss[0], color=OURS)
+        ax.set_title(name, fontsize="medium")
+        ax.set_xlabel("epoch")
+    axes[0][0].set_ylabel("training loss / first epoch")
+    return _handed_over(figure)
 
 
 def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
@@ -132,7 +132,7 @@ def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+    return _handed_over(figure)
 
 
 def plot_treated(treated: pd.DataFrame) -> Figure:
@@ -153,7 +153,7 @@ def plot_treated(treated: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    return figure
+    return _handed_over(figure)
 
 
 def _stack(ax: Axes, counts: pd.DataFrame) -> None:
@@ -163,3 +163,9 @@ def _stack(ax: Axes, counts: pd.DataFrame) -> None:
         ax.barh(y, counts[name], left=left, height=0.6, color=STRATUM_COLOURS[name], label=name)
         left += counts[name].to_numpy()
     ax.set_yticks(y, counts.index)
+
+
+def _handed_over(figure: Figure) -> Figure:
+    """Let go of a figure, so that a notebook shows it where it is returned and not once more."""
+    plt.close(figure)
+    return figure

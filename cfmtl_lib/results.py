@@ -110,8 +110,8 @@ def save_results(
                 {"table": f"{name}.csv", "sha256": digest, "rows": len(table), **record}, indent=2
             )
             for path, content in ((folder / f"{name}.csv", text), (folder / f"{name}.json", note + "\n")):
+                written.append(path)  # first, so that a half-written part is removed too
                 _part(path).write_text(content, encoding="utf-8", newline="\n")
-                written.append(path)
         with _interrupts_held_back():
             for path in written:
                 os.replace(_part(path), path)

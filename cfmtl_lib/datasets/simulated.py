@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,10 +105,18 @@ def simulated(
         "separation": separation,
         "overlap": overlap,
     }
+    counts = ("n_users", "n_items", "n_pairs", "rank")
     for name, value in settings.items():
-        least = 0 if name in ("additive", "low_rank", "separation") else 1e-9
-        if not (np.isfinite(value) and value >= least):
-            raise InputError(name, expected="a finite number > 0", found=repr(value))
+        if name in counts:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise InputError(name, expected="a whole number >= 1", found=repr(value))
+            settings[name] = int(value)  # json knows no integers of numpy
+            continue
+        least, bound = (1e-9, "> 0") if name == "overlap" else (0, ">= 0")
+        if not (isinstance(value, Real) and np.isfinite(value) and value >= least):
+            raise InputError(name, expected=f"a finite number {bound}", found=repr(value))
+        settings[name] = float(value)
+    n_users, n_items, n_pairs, rank = (int(settings[name]) for name in counts)
     if n_pairs > n_users * n_items:
         raise InputError(
             "n_pairs", expected=f"at most n_users * n_items = {n_users * n_items:,}", found=f"{n_pairs:,}"

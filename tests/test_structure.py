@@ -1,0 +1,76 @@
+"""The house of CONTRIBUTING.md: imports run down the floors, without circles, and rooms stay small."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).resolve().parent.parent / "cfmtl_lib"
+FLOORS = (
+    ("errors", "devices", "strata", "progress", "results", "reported", "notebook_io"),
+    ("training", "protocol", "logs", "networks", "policy", "plots"),
+    ("nuisances", "estimators", "cfmtl", "datasets"),
+    ("tables",),
+)
+MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+
+
+def floor_of(module: str) -> int:
+    return next(k for k, rooms in enumerate(FLOORS) if module.split(".")[0] in rooms)
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cfmtl_lib"):
+            found.add((node.module or "").removeprefix("cfmtl_lib").lstrip("."))
+        elif isinstance(node, ast.Import):
+            found |= {
+                alias.name.removeprefix("cfmtl_lib.")
+                for alias in node.names
+                if alias.name.startswith("cfmtl_lib")
+            }
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_run_down(path):
+    for imported in imports_of(path):
+        assert imported, "a module imports the package itself: import the module it needs"
+        assert floor_of(imported) <= floor_of(name_of(path)), (
+            f"{name_of(path)} imports {imported}, a floor above"
+        )
+
+
+def test_no_circles():
+    arrows = {name_of(path): imports_of(path) for path in MODULES}
+    done: set[str] = set()
+    while len(done) < len(arrows):
+        free = {name for name, needs in arrows.items() if name not in done and needs & arrows.keys() <= done}
+        assert free, f"circle among {sorted(arrows.keys() - done)}"
+        done |= free
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_rooms_stay_small(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, "split it in two"
+
+
+def test_the_map_in_contributing_names_every_room():
+    text = (LIBRARY.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for rooms in FLOORS:
+        for room in rooms:
+            assert f"`{room}.py`" in text or f"`{room}/`" in text, room
+    for path in MODULES:
+        floor_of(name_of(path))
+
+
+def test_every_module_is_in_the_api_reference():
+    text = (LIBRARY.parent / "book" / "api.md").read_text(encoding="utf-8")
+    internal = {"datasets.readers"}
+    for path in MODULES:
+        assert (f"cfmtl_lib.{name_of(path)}\n" in text) != (name_of(path) in internal), name_of(path)
