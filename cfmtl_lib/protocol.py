@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from cfmtl_lib.training import FitConfig
 
@@ -61,12 +60,10 @@ def _constructions() -> Mapping[str, ConstructionFits]:
             assignment=FitConfig(loss=assignment_loss, tolerance=1e-5, batch_size=2048),
         )
 
-    return MappingProxyType(
-        {
-            "authors": fits("squared_error", "cross_entropy"),
-            "document": fits("cross_entropy", "squared_error"),
-        }
-    )
+    return {
+        "authors": fits("squared_error", "cross_entropy"),
+        "document": fits("cross_entropy", "squared_error"),
+    }
 
 
 @dataclass(frozen=True)

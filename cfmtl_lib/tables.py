@@ -125,16 +125,7 @@ def table4(
         for seed in range(_positive("seeds", seeds))
     ]
     record = RunRecord(
-        command=" ".join(
-            [
-                "papermill notebooks/07_table4.md out.ipynb",
-                f"-p dataset {dataset if dataset in (*CATALOG, 'simulated') else 'PATH'}",
-                *(["-p data_dir PATH"] if data_dir is not None else []),
-                f"-p labelling {labelling} -p construction {construction} -p seeds {seeds}",
-                "-p results_dir results",
-            ]
-        ),
-        seeds=range(seeds),
+        command=_command(dataset, data_dir, labelling, construction, seeds, methods), seeds=range(seeds)
     )
     kind = resolve_device(device).type
     if n_jobs is None:
@@ -235,6 +226,29 @@ def _table4_task(
             by_stratum = np.bincount(study.test.stratum[treat], minlength=len(STRATA))
             treated.append(key | dict(zip(STRATA, by_stratum.tolist(), strict=True)))
     return TaskRows(counts, treated, study.fingerprint)
+
+
+def _command(
+    dataset: str,
+    data_dir: str | Path | None,
+    labelling: str,
+    construction: str,
+    seeds: int,
+    methods: Sequence[str] | None,
+) -> str:
+    """What makes the table again, without the paths of this machine."""
+    known = dataset if dataset in (*CATALOG, "simulated") else "PATH"
+    if methods is not None:  # the notebook always runs all of them
+        folder = "" if data_dir is None else ", data_dir='PATH'"
+        return (
+            f"cfmtl_lib.table4({known!r}{folder}, labelling={labelling!r}, construction={construction!r}, "
+            f"seeds={seeds}, methods={list(methods)})"
+        )
+    folder = "" if data_dir is None else " -p data_dir PATH"
+    return (
+        f"papermill notebooks/07_table4.md out.ipynb -p dataset {known}{folder} -p labelling {labelling} "
+        f"-p construction {construction} -p seeds {seeds} -p results_dir results"
+    )
 
 
 def _check_row(row: dict[str, Any], n_pairs: int) -> None:

@@ -71,7 +71,8 @@ def semisynthetic(
     UnknownNameError
         If labelling, construction or device are unknown.
     StudyError
-        If only one outcome class occurs, more unobserved pairs are asked for than exist, or an arm is empty.
+        If only one outcome class occurs, no unobserved pairs are asked for or more than exist, or an arm is
+        empty.
     """
     check_choice("labelling", labelling, LABELLINGS)
     check_choice("construction", construction, CONSTRUCTIONS)
@@ -85,6 +86,13 @@ def semisynthetic(
             advice="Choose another threshold=.",
         )
     n_unobserved = int(protocol.unobserved_share * len(ratings))
+    if n_unobserved < 1:
+        raise StudyError(
+            "unobserved pairs",
+            expected="at least one",
+            found=f"unobserved_share {protocol.unobserved_share} of {len(ratings)} ratings",
+            advice="Use more ratings, or a larger Protocol.unobserved_share.",
+        )
     rng = np.random.default_rng([seed, 0])
     unobserved = sample_unobserved(ratings.pairs, ratings.n_users, ratings.n_items, n_unobserved, rng)
 
