@@ -14,8 +14,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
+from cfmtl_lib.cells import CellNetwork
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs import IncentiveLog
@@ -23,69 +24,8 @@ from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_pr
 from cfmtl_lib.nuisances import columns_on_device
 from cfmtl_lib.policy import expected_reward
 from cfmtl_lib.protocol import PAPER, CellWeights
-from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, STRATA
+from cfmtl_lib.strata import STRATA
 from cfmtl_lib.training import FitConfig, History, derive_generator, fit_probability, minimise
-
-INSIDE_LOG = 1e-6
-"""Added to a cell probability inside the cross-entropy, as in the authors' code."""
-
-
-class CellNetwork(nn.Module):
-    """Strata head and propensity network with the six-cell loss.
-
-    Parameters
-    ----------
-    strata : AdditiveNetwork
-        With five outputs: softmax logits of the strata.
-    propensity : AdditiveNetwork
-        With one output.
-    weights : CellWeights
-    propensity_floor : float
-        Lower bound of g inside the loss.
-    propensity_weight : float
-        Of the squared-error loss of g; 0 leaves it out.
-    """
-
-    def __init__(
-        self,
-        strata: AdditiveNetwork,
-        propensity: AdditiveNetwork,
-        *,
-        weights: CellWeights,
-        propensity_floor: float,
-        propensity_weight: float,
-    ) -> None:
-        super().__init__()
-        self.strata, self.propensity = strata, propensity
-        self.propensity_floor, self.propensity_weight = propensity_floor, propensity_weight
-        self.cell_weight: Tensor
-        self.membership: Tensor
-        self.cell_number: Tensor
-        like = strata.weight.detach()
-        self.register_buffer("cell_weight", like.new_tensor(weights.in_cell_order())[:, None])
-        self.register_buffer("membership", like.new_tensor(CELL_MEMBERSHIP.tolist()))
-        self.register_buffer("cell_number", torch.arange(len(CELLS), device=like.device)[:, None])
-        self.n_treated_cells = sum(t for t, _, _ in CELLS)  # they come first
-
-    def cell_probability(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """P(cell | x) of shape (6, n), and the floored propensity of shape (n,)."""
-        f = torch.softmax(self.strata(user, item), dim=0)
-        g = torch.sigmoid(self.propensity(user, item)).clamp(min=self.propensity_floor)
-        given_arm = self.membership @ f
-        treated, untreated = given_arm[: self.n_treated_cells], given_arm[self.n_treated_cells :]
-        return torch.cat([treated * g, untreated * (1 - g)]), g
-
-    def loss(self, user: Tensor, item: Tensor, cell: Tensor) -> Tensor:
-        """Summed loss of a batch; ``cell`` holds indices into :data:`~cfmtl_lib.strata.CELLS`."""
-        probability, g = self.cell_probability(user, item)
-        # Spelled out: torch's binary_cross_entropy takes ten times as long on a CPU.
-        q = (probability + INSIDE_LOG).clamp(max=1 - torch.finfo(probability.dtype).eps)
-        log_likelihood = torch.where(cell.eq(self.cell_number), q.log(), torch.log1p(-q))
-        total = -(self.cell_weight * log_likelihood).sum()
-        if self.propensity_weight:
-            treated = (cell < self.n_treated_cells).to(g.dtype)
-            total = total + self.propensity_weight * nn.functional.mse_loss(g, treated, reduction="sum")
-        return total
 
 
 class CFMTL(BaseEstimator):

@@ -9,6 +9,8 @@ gradients are those of the concatenated form.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -96,7 +98,7 @@ class AdditiveNetwork(PairNetwork):
         w_user, w_item = self.weight.split(self.embedding_k, dim=1)
         if len(self.bias) == 1:
             return self.user.mv(w_user[0]), self.item.mv(w_item[0]) + self.bias
-        return w_user @ self.user.T, w_item @ self.item.T + self.bias[:, None]
+        return _Project.apply(w_user, self.user), _Project.apply(w_item, self.item) + self.bias[:, None]
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Logits of shape (n,), or (n_outputs, n) where there are several.
@@ -108,6 +110,20 @@ class AdditiveNetwork(PairNetwork):
         if by_user.ndim == 1:
             return by_user.index_select(0, user) + by_item.index_select(0, item)
         return _gather_each(by_user, user) + _gather_each(by_item, item)
+
+
+class _Project(torch.autograd.Function):
+    """weight @ table.T, where autograd by itself would hand back a transposed gradient and copy it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, table: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, table)
+        return weight @ table.T
+
+    @staticmethod
+    def backward(ctx: Any, by_product: Tensor) -> tuple[Tensor, Tensor]:
+        weight, table = ctx.saved_tensors
+        return by_product @ table, by_product.T @ weight
 
 
 def _gather_each(rows: Tensor, index: Tensor) -> Tensor:

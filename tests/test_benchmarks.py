@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cfmtl_lib as cf
-from cfmtl_lib.cfmtl import CellNetwork
+from cfmtl_lib.cells import CellNetwork
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork
 from cfmtl_lib.results import load_results
 from cfmtl_lib.strata import strata_from_moments

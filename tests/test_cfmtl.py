@@ -4,7 +4,7 @@ import torch
 from sklearn.base import clone
 
 import cfmtl_lib as cf
-from cfmtl_lib.cfmtl import CellNetwork
+from cfmtl_lib.cells import CellNetwork
 from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.training import derive_generator

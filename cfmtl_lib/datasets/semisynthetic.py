@@ -99,8 +99,8 @@ def semisynthetic(
     fits = protocol.construction[construction]
     columns = (
         # torch.tensor copies: the arrays of Ratings are read-only.
-        torch.tensor(ratings.user, dtype=torch.int32, device=torch_device),
-        torch.tensor(ratings.item, dtype=torch.int32, device=torch_device),
+        torch.tensor(ratings.user, dtype=torch.int64, device=torch_device),
+        torch.tensor(ratings.item, dtype=torch.int64, device=torch_device),
         torch.tensor(outcome, dtype=torch.float32, device=torch_device),
     )
 

@@ -1,0 +1,110 @@
+"""The network behind CF-MTL: strata and propensity, and the loss of the six observable cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cfmtl_lib.networks import AdditiveNetwork
+from cfmtl_lib.protocol import CellWeights
+from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS
+
+INSIDE_LOG = 1e-6
+"""Added to a cell probability inside the cross-entropy, as in the authors' code."""
+
+
+class CellNetwork(nn.Module):
+    """Strata head and propensity network with the six-cell loss.
+
+    Parameters
+    ----------
+    strata : AdditiveNetwork
+        With five outputs: softmax logits of the strata.
+    propensity : AdditiveNetwork
+        With one output.
+    weights : CellWeights
+    propensity_floor : float
+        Lower bound of g inside the loss.
+    propensity_weight : float
+        Of the squared-error loss of g; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        strata: AdditiveNetwork,
+        propensity: AdditiveNetwork,
+        *,
+        weights: CellWeights,
+        propensity_floor: float,
+        propensity_weight: float,
+    ) -> None:
+        super().__init__()
+        self.strata, self.propensity = strata, propensity
+        self.propensity_floor, self.propensity_weight = propensity_floor, propensity_weight
+        self.cell_weight: Tensor
+        self.membership: Tensor
+        self.cell_number: Tensor
+        like = strata.weight.detach()
+        self.register_buffer("cell_weight", like.new_tensor(weights.in_cell_order())[:, None])
+        self.register_buffer("membership", like.new_tensor(CELL_MEMBERSHIP.tolist()))
+        self.register_buffer("cell_number", torch.arange(len(CELLS), device=like.device)[:, None])
+        self.n_treated_cells = sum(t for t, _, _ in CELLS)  # they come first
+
+    def cell_probability(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """P(cell | x) of shape (6, n), and the floored propensity of shape (n,)."""
+        f = torch.softmax(self.strata(user, item), dim=0)
+        g = torch.sigmoid(self.propensity(user, item)).clamp(min=self.propensity_floor)
+        given_arm = self.membership @ f
+        treated, untreated = given_arm[: self.n_treated_cells], given_arm[self.n_treated_cells :]
+        return torch.cat([treated * g, untreated * (1 - g)]), g
+
+    def loss(self, user: Tensor, item: Tensor, cell: Tensor) -> Tensor:
+        """Summed loss of a batch; ``cell`` holds indices into :data:`~cfmtl_lib.strata.CELLS`."""
+        return _CellLoss.apply(self.strata(user, item), self.propensity(user, item), cell, self)
+
+
+class _CellLoss(torch.autograd.Function):
+    """The loss as a function of the logits, with its gradient written out.
+
+    With inner the probability given to what happened in a cell (q where the row lies there, 1 - q where not),
+    the loss of a cell is -w log(inner), and its derivative by q is -w/q or w/(1 - q). The chain rule from
+    there to the logits is a few products; recording them for autograd takes twice the time.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, strata_logits: Tensor, propensity_logit: Tensor, cell: Tensor, network: CellNetwork
+    ) -> Tensor:
+        n_treated, membership, weight = network.n_treated_cells, network.membership, network.cell_weight
+        f = torch.softmax(strata_logits, dim=0)
+        sigmoid = torch.sigmoid(propensity_logit)
+        g = sigmoid.clamp(min=network.propensity_floor)
+        given_arm = membership @ f
+        arm = torch.empty_like(given_arm)
+        arm[:n_treated] = g
+        arm[n_treated:] = 1 - g
+        q = (given_arm * arm + INSIDE_LOG).clamp_(max=1 - torch.finfo(f.dtype).eps)
+        happened = cell.eq(network.cell_number)
+        inner = torch.where(happened, q, 1 - q)
+        total = -(weight * inner.log()).sum()
+
+        by_q = torch.where(happened, -weight, weight) / inner
+        by_f = membership.T @ (by_q * arm)
+        by_arm = by_q * given_arm
+        by_g = by_arm[:n_treated].sum(0) - by_arm[n_treated:].sum(0)
+        if network.propensity_weight:
+            error = g - (cell < n_treated).to(g.dtype)
+            total = total + network.propensity_weight * error.square().sum()
+            by_g += 2 * network.propensity_weight * error
+        ctx.save_for_backward(
+            f * (by_f - (f * by_f).sum(0)),
+            by_g * sigmoid * (1 - sigmoid) * (sigmoid > network.propensity_floor),
+        )
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, by_loss: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        by_strata, by_propensity = ctx.saved_tensors
+        return by_strata * by_loss, by_propensity * by_loss, None, None
