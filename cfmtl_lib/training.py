@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -149,37 +150,53 @@ def minimise(
     )
     history = History()
     n_stalled = 0
-    for _ in track(count(), total=None, label=label, enabled=progress):
-        order = torch.randperm(n, generator=generator, device=generator.device)[:n_used]
-        # Laid out once an epoch, a batch is a view and a step gathers nothing but parameters.
-        batches = zip(*(column.index_select(0, order).split(batch_size) for column in columns), strict=True)
-        losses = []
-        for batch in batches:
-            optimiser.zero_grad(set_to_none=True)
-            loss = objective(*batch)
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.detach())
-        epoch_loss = math.fsum(torch.stack(losses).tolist())  # the only wait for the device in an epoch
-        if not math.isfinite(epoch_loss):
-            raise FloatingPointError(
-                f"{label}: the training loss is {epoch_loss} in epoch {history.n_epochs + 1}. "
-                f"Lower FitConfig.learning_rate (now {config.learning_rate})."
+    with _denormals_as_zero():
+        for _ in track(count(), total=None, label=label, enabled=progress):
+            order = torch.randperm(n, generator=generator, device=generator.device)[:n_used]
+            # Laid out once an epoch, a batch is a view and a step gathers nothing but parameters.
+            batches = zip(
+                *(column.index_select(0, order).split(batch_size) for column in columns), strict=True
             )
-        if history.loss and history.loss[-1] - epoch_loss < config.tolerance * history.loss[-1]:
-            n_stalled += 1
-        history.loss.append(epoch_loss)
-        if n_stalled == config.patience:
-            history.converged = True
-            break
-        if history.n_epochs == config.max_epochs:
-            warnings.warn(
-                f"{label}: max_epochs={config.max_epochs} came before {config.patience} stalled epochs.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-            break
+            losses = []
+            for batch in batches:
+                optimiser.zero_grad(set_to_none=True)
+                loss = objective(*batch)
+                loss.backward()
+                optimiser.step()
+                losses.append(loss.detach())
+            epoch_loss = math.fsum(torch.stack(losses).tolist())  # the only wait for the device in an epoch
+            if not math.isfinite(epoch_loss):
+                raise FloatingPointError(
+                    f"{label}: the training loss is {epoch_loss} in epoch {history.n_epochs + 1}. "
+                    f"Lower FitConfig.learning_rate (now {config.learning_rate})."
+                )
+            if history.loss and history.loss[-1] - epoch_loss < config.tolerance * history.loss[-1]:
+                n_stalled += 1
+            history.loss.append(epoch_loss)
+            if n_stalled == config.patience:
+                history.converged = True
+                break
+            if history.n_epochs == config.max_epochs:
+                warnings.warn(
+                    f"{label}: max_epochs={config.max_epochs} came before {config.patience} stalled epochs.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
+                break
     return history
+
+
+@contextmanager
+def _denormals_as_zero() -> Iterator[None]:
+    """Treat numbers below 1e-38 as 0, for Adam's squares of tiny gradients make a CPU crawl through them."""
+    already = float(np.float32(1e-39) * np.float32(1)) == 0.0
+    if already or not torch.set_flush_denormal(True):
+        yield
+        return
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def fit_probability(
