@@ -49,7 +49,9 @@ class CellNetwork(nn.Module):
         like = strata.weight.detach()
         self.register_buffer("cell_weight", like.new_tensor(weights.in_cell_order())[:, None])
         self.register_buffer("membership", like.new_tensor(CELL_MEMBERSHIP.tolist()))
-        self.register_buffer("cell_number", torch.arange(len(CELLS), device=like.device)[:, None])
+        self.register_buffer(
+            "cell_number", torch.arange(len(CELLS), dtype=torch.int8, device=like.device)[:, None]
+        )  # int8 as the cells of a log: mixed types compare slowly
         self.n_treated_cells = sum(t for t, _, _ in CELLS)  # they come first
 
     def cell_probability(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,11 +88,11 @@ class _CellLoss(torch.autograd.Function):
         arm[:n_treated] = g
         arm[n_treated:] = 1 - g
         q = (given_arm * arm + INSIDE_LOG).clamp_(max=1 - torch.finfo(f.dtype).eps)
-        happened = cell.eq(network.cell_number)
-        inner = torch.where(happened, q, 1 - q)
+        elsewhere = cell.ne(network.cell_number).to(q.dtype)
+        inner = (q - elsewhere).abs()
         total = -(weight * inner.log()).sum()
 
-        by_q = torch.where(happened, -weight, weight) / inner
+        by_q = weight * (2 * elsewhere - 1) / inner
         by_f = membership.T @ (by_q * arm)
         by_arm = by_q * given_arm
         by_g = by_arm[:n_treated].sum(0) - by_arm[n_treated:].sum(0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 import pandas as pd
-import torch
+from numpy.typing import NDArray
 
 from cfmtl_lib.cfmtl import CFMTL, CFMTLv1
 from cfmtl_lib.datasets.catalog import CATALOG
@@ -28,6 +27,7 @@ from cfmtl_lib.progress import track
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
 from cfmtl_lib.results import RunRecord, save_results
 from cfmtl_lib.strata import SCENARIOS, STRATA
+from cfmtl_lib.threads import one_torch_thread, side_by_side
 
 METHODS: dict[str, Callable[..., MomentEstimator | CFMTL]] = {
     "Naive": Naive,
@@ -97,8 +97,8 @@ def table4(
         Write ``<results_dir>/<dataset>/table4.csv``, ``table4_treated.csv`` (treated pairs by stratum) and
         the provenance of each. Nothing is written before all rows are there and checked.
     n_jobs : int, optional
-        Studies side by side. On a CPU each runs in a process with one thread, as many as there are
-        cores; on an accelerator one at a time. Rows do not depend on it.
+        Fits side by side, each on one thread: of different studies, or of one if there is only one. As
+        many as there are cores on a CPU, one at a time on an accelerator. Rows do not depend on it.
     progress : bool
         Say on stderr how far it is.
 
@@ -129,12 +129,14 @@ def table4(
     )
     kind = resolve_device(device).type
     if n_jobs is None:
-        n_jobs = min(len(tasks), os.cpu_count() or 1) if kind == "cpu" else 1
+        n_jobs = (os.cpu_count() or 1) if kind == "cpu" else 1
+    inside = max(1, _positive("n_jobs", n_jobs) // len(tasks))
     # Read once for all studies, where they share one table.
     shared = dataset not in ("simulated", *OBSERVED_AT_RANDOM)
     source = load_ratings(dataset, data_dir) if shared else dataset
-    run = joblib.Parallel(n_jobs=_positive("n_jobs", n_jobs), return_as="generator")(
-        joblib.delayed(_table4_task)(task, names, source, data_dir, device) for task in tasks
+    # Threads, which also share the ratings; joblib's parallel_config can send the studies elsewhere.
+    run = joblib.Parallel(n_jobs=min(n_jobs, len(tasks)), prefer="threads", return_as="generator")(
+        joblib.delayed(_table4_task)(task, names, source, data_dir, device, inside) for task in tasks
     )
     parts = list(track(run, total=len(tasks), label=f"Table 4 on {dataset}: studies", enabled=progress))
 
@@ -157,9 +159,24 @@ def table4(
 
 
 def study_rewards(
-    study: Study, methods: Sequence[str], *, device: str, seed: int
-) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Fit each method on a study and yield (method, scenario, predicted reward of each test pair)."""
+    study: Study, methods: Sequence[str], *, device: str, seed: int, n_jobs: int = 1
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Fit methods on a study and predict the reward of each test pair.
+
+    Parameters
+    ----------
+    study : Study
+    methods : sequence of str
+        Names from :data:`METHODS`.
+    device : str
+    seed : int
+    n_jobs : int
+        Fits side by side, each on one thread. Predictions do not depend on it.
+
+    Returns
+    -------
+    dict of (method, scenario) to ndarray of shape (n_test,), float64
+    """
     nuisances = PairNuisances(
         study.train,
         config=PAPER.nuisance,
@@ -167,14 +184,25 @@ def study_rewards(
         device=device,
         seed=seed,
     )
-    for name in methods:
-        estimator = METHODS[name](device=device, seed=seed)
-        if isinstance(estimator, MomentEstimator):
-            estimator.fit(study.train, nuisances)
-        else:
-            estimator.fit(study.train)
-        for scenario in SCENARIOS:
-            yield name, scenario, estimator.predict_reward(study.test.x, scenario, PAPER.cost)
+
+    def rewards(names: Sequence[str]) -> dict[tuple[str, str], NDArray[np.float64]]:
+        found = {}
+        for name in names:
+            estimator = METHODS[name](device=device, seed=seed)
+            if isinstance(estimator, MomentEstimator):
+                estimator.fit(study.train, nuisances)
+            else:
+                estimator.fit(study.train)
+            for scenario in SCENARIOS:
+                found[name, scenario] = estimator.predict_reward(study.test.x, scenario, PAPER.cost)
+        return found
+
+    # CF-MTL and CF-MTL-v1 take longest and share nothing; the other methods share their moments.
+    alone = [name for name in reversed(methods) if name in ("CF-MTL", "CF-MTL-v1")]
+    groups = [[name] for name in alone] + [[name for name in methods if name not in alone]]
+    parts = side_by_side([partial(rewards, group) for group in groups], n_jobs)
+    found = {key: reward for part in parts for key, reward in part.items()}
+    return {(name, scenario): found[name, scenario] for name in methods for scenario in SCENARIOS}
 
 
 def true_probability_rewards(study: Study) -> pd.DataFrame:
@@ -207,11 +235,13 @@ def _table4_task(
     source: str | Ratings,
     data_dir: str | Path | None,
     device: str,
+    n_jobs: int,
 ) -> TaskRows:
-    with _one_thread():
-        study = load_study(source, data_dir, *task, device=device)
+    with one_torch_thread():
+        study = load_study(source, data_dir, *task, device=device, n_jobs=n_jobs)
         counts, treated = [], []
-        for method, scenario, reward in study_rewards(study, methods, device=device, seed=task.seed):
+        found = study_rewards(study, methods, device=device, seed=task.seed, n_jobs=n_jobs)
+        for (method, scenario), reward in found.items():
             treat = allocate(reward, PAPER.budget)
             key = dict(
                 zip(
@@ -258,17 +288,6 @@ def _check_row(row: dict[str, Any], n_pairs: int) -> None:
         raise AssertionError(f"{n_treated} treated of {n_pairs} break the budget {PAPER.budget}: {row}")
     if abs(row["reward"] - (row["positive"] - PAPER.cost * row["negative"])) > 1e-6:
         raise AssertionError(f"reward is not positive - cost * negative: {row}")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums depend on how they are split over threads: with one thread, rows do not depend on n_jobs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -54,8 +54,8 @@ def made_up(n_users=N_USERS, n_items=N_ITEMS, n_ratings=N_RATINGS, rated_items=4
 RATINGS = made_up(seed=1)
 
 
-def study(labelling="code", construction="authors", seed=0, ratings=RATINGS):
-    return cf.semisynthetic(ratings, labelling, construction, seed, device="cpu", protocol=SMALL)
+def study(labelling="code", construction="authors", seed=0, ratings=RATINGS, **options):
+    return cf.semisynthetic(ratings, labelling, construction, seed, device="cpu", protocol=SMALL, **options)
 
 
 def everything(made):
@@ -186,7 +186,7 @@ def test_ties_in_the_scores_are_still_halved():
 @pytest.mark.parametrize("construction", cf.protocol.CONSTRUCTIONS)
 def test_ncf_labels_and_mf_assigns_both_fitted_to_the_ratings(construction, fits):
     made = study(construction=construction)
-    (labeller, first, pairs, target), (assigner, second, *also) = fits
+    (assigner, second, *also), (labeller, first, pairs, target) = fits
     assert type(labeller) is AdditiveNetwork and type(assigner) is FactorizationNetwork
     assert (first, second) == (
         SMALL.construction[construction].labelling,
@@ -367,3 +367,8 @@ def test_unknown_names_are_refused_before_any_fit(change, message, fits):
     with pytest.raises(UnknownNameError, match=message):
         cf.semisynthetic(RATINGS, **change)
     assert not fits
+
+
+def test_fits_side_by_side_change_no_bit():
+    for one, two in zip(everything(study()), everything(study(n_jobs=2)), strict=True):
+        np.testing.assert_array_equal(one, two)

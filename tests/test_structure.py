@@ -7,8 +7,8 @@ import pytest
 
 LIBRARY = Path(__file__).resolve().parent.parent / "cfmtl_lib"
 FLOORS = (
-    ("errors", "devices", "strata", "progress", "results", "reported", "notebook_io"),
-    ("training", "protocol", "logs", "networks", "policy", "plots"),
+    ("errors", "devices", "strata", "progress", "threads", "results", "reported", "notebook_io"),
+    ("training", "protocol", "logs", "networks", "cells", "policy", "plots"),
     ("nuisances", "estimators", "cfmtl", "datasets"),
     ("tables",),
 )

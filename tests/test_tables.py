@@ -32,7 +32,7 @@ N_PAIRS = 900
 N_TEST = 270
 
 
-def small_study(source, data_dir, labelling, construction, seed, *, device):
+def small_study(source, data_dir, labelling, construction, seed, *, device, n_jobs=1):
     """In place of the real one: simulated, and small."""
     return cf.simulated(labelling, construction, seed, n_users=40, n_items=30, n_pairs=N_PAIRS)
 
@@ -148,6 +148,16 @@ def test_same_call_same_bits_and_threads_are_as_before():
     first, again = quick(), quick()
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert torch.get_num_threads() == before
+
+
+def test_fits_side_by_side_inside_one_study_change_no_bit():
+    study = cf.simulated(n_users=40, n_items=30, n_pairs=N_PAIRS)
+    one, two = (
+        tables.study_rewards(study, ["OR", "CF-MTL", "CF-OR"], device="cpu", seed=0, n_jobs=n) for n in (1, 2)
+    )
+    assert list(one) == list(two) == [(m, s) for m in ("OR", "CF-MTL", "CF-OR") for s in cf.SCENARIOS]
+    for key, reward in one.items():
+        np.testing.assert_array_equal(two[key], reward)
 
 
 def test_methods_and_studies_do_not_depend_on_what_else_is_asked_for(whole):

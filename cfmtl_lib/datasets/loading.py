@@ -24,6 +24,7 @@ def load_study(
     *,
     device: str | torch.device = "auto",
     progress: bool = False,
+    n_jobs: int = 1,
 ) -> Study:
     """Make a study by name.
 
@@ -39,6 +40,8 @@ def load_study(
     device : str or torch.device
     progress : bool
         Say on stderr how far the fits are.
+    n_jobs : int
+        Fits side by side.
 
     Returns
     -------
@@ -52,4 +55,6 @@ def load_study(
     if isinstance(dataset, str) and dataset == "simulated":
         return simulated(labelling, construction, seed)
     ratings = dataset if isinstance(dataset, Ratings) else load_ratings(dataset, data_dir, seed=seed)
-    return semisynthetic(ratings, labelling, construction, seed, device=device, progress=progress)
+    return semisynthetic(
+        ratings, labelling, construction, seed, device=device, progress=progress, n_jobs=n_jobs
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from cfmtl_lib.errors import StudyError, check_choice
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER, Protocol
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, COUPON_TAKER, NEVER_BUYER, NEVER_TAKER
+from cfmtl_lib.threads import side_by_side
 from cfmtl_lib.training import FitConfig, derive_generator, fit_probability
 
 UPPER_LOWER = {
@@ -34,6 +37,7 @@ def semisynthetic(
     device: str | torch.device = "auto",
     protocol: Protocol = PAPER,
     progress: bool = False,
+    n_jobs: int = 1,
 ) -> Study:
     r"""Construct a study with known strata from ratings (reproduction report, Section 4.3).
 
@@ -61,6 +65,8 @@ def semisynthetic(
         Fit settings and shares.
     progress : bool
         Say on stderr how far the fits are.
+    n_jobs : int
+        2 makes the two fits side by side. The study does not depend on it.
 
     Returns
     -------
@@ -118,8 +124,13 @@ def semisynthetic(
         fit_probability(network, *columns, config, generator=generator, label=purpose, progress=progress)
         return network
 
-    labeller = fitted(AdditiveNetwork, fits.labelling, f"{construction}: labelling NCF")
-    assigner = fitted(FactorizationNetwork, fits.assignment, f"{construction}: assignment MF")
+    assigner, labeller = side_by_side(
+        [
+            partial(fitted, FactorizationNetwork, fits.assignment, f"{construction}: assignment MF"),
+            partial(fitted, AdditiveNetwork, fits.labelling, f"{construction}: labelling NCF"),
+        ],
+        n_jobs,
+    )
 
     x = np.concatenate([ratings.pairs, unobserved])
     stratum = label_strata(
