@@ -200,7 +200,7 @@ def report(table: pd.DataFrame, rewards: dict[str, Rewards]) -> str:
             f"peak memory: library {memory['library']:.2f} GB, reference {memory['reference']:.2f} GB",
             "The reference covers one scenario (coupon), the library both (coupon and cash).",
             "",
-            "Coupon rewards (same protocol, other random numbers):",
+            "Coupon rewards (one seed each, other random numbers):",
             coupon.to_string(),
         ]
     )
