@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.cfmtl import CFMTL, CFMTLv1
 from cfmtl_lib.datasets.catalog import CATALOG
-from cfmtl_lib.datasets.loading import OBSERVED_AT_RANDOM, load_study
-from cfmtl_lib.datasets.ratings import Ratings, load_ratings
+from cfmtl_lib.datasets.loading import OBSERVED_AT_RANDOM, load_study, ratings_of
+from cfmtl_lib.datasets.ratings import Ratings
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError, check_choice
@@ -133,7 +133,7 @@ def table4(
     inside = max(1, _positive("n_jobs", n_jobs) // len(tasks))
     # Read once for all studies, where they share one table.
     shared = dataset not in ("simulated", *OBSERVED_AT_RANDOM)
-    source = load_ratings(dataset, data_dir) if shared else dataset
+    source = ratings_of(dataset, data_dir) if shared else dataset
     # Threads, which also share the ratings; joblib's parallel_config can send the studies elsewhere.
     run = joblib.Parallel(n_jobs=min(n_jobs, len(tasks)), prefer="threads", return_as="generator")(
         joblib.delayed(_table4_task)(task, names, source, data_dir, device, inside) for task in tasks

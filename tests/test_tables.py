@@ -232,7 +232,7 @@ def test_files_are_written_with_their_provenance(whole):
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        ({"dataset": "netflix"}, UnknownNameError, "name_or_path.*'ml-1m'"),
+        ({"dataset": "netflix"}, UnknownNameError, "dataset.*'simulated', 'ml-1m'"),
         ({"dataset": "none.csv"}, RatingsError, "no such file"),
         ({"labelling": "paper"}, UnknownNameError, "labelling: expected one of 'code', 'text', 'both'"),
         ({"construction": "paper"}, UnknownNameError, "construction: .*'authors', 'document', 'both'"),

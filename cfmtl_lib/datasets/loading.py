@@ -10,9 +10,25 @@ from cfmtl_lib.datasets.ratings import Ratings, load_ratings
 from cfmtl_lib.datasets.semisynthetic import semisynthetic
 from cfmtl_lib.datasets.simulated import simulated
 from cfmtl_lib.datasets.study import Study
+from cfmtl_lib.errors import UnknownNameError
 
 OBSERVED_AT_RANDOM = ("kuairec",)
 """Datasets of which each seed observes another random part, so that seeds cannot share one table."""
+
+
+def ratings_of(dataset: str, data_dir: str | Path | None = None, seed: int = 0) -> Ratings:
+    """Ratings of a dataset that is not simulated; an unknown name is told all names, "simulated" included.
+
+    Raises
+    ------
+    UnknownNameError, RatingsError
+        As :func:`~cfmtl_lib.datasets.ratings.load_ratings` does.
+    """
+    try:
+        return load_ratings(dataset, data_dir, seed=seed)
+    except UnknownNameError as unknown:
+        known = unknown.expected.replace("one of ", "one of 'simulated', ", 1)
+        raise UnknownNameError("dataset", expected=known, found=unknown.found) from None
 
 
 def load_study(
@@ -54,7 +70,7 @@ def load_study(
     """
     if isinstance(dataset, str) and dataset == "simulated":
         return simulated(labelling, construction, seed)
-    ratings = dataset if isinstance(dataset, Ratings) else load_ratings(dataset, data_dir, seed=seed)
+    ratings = dataset if isinstance(dataset, Ratings) else ratings_of(dataset, data_dir, seed)
     return semisynthetic(
         ratings, labelling, construction, seed, device=device, progress=progress, n_jobs=n_jobs
     )
