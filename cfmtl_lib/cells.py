@@ -54,14 +54,6 @@ class CellNetwork(nn.Module):
         )  # int8 as the cells of a log: mixed types compare slowly
         self.n_treated_cells = sum(t for t, _, _ in CELLS)  # they come first
 
-    def cell_probability(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """P(cell | x) of shape (6, n), and the floored propensity of shape (n,)."""
-        f = torch.softmax(self.strata(user, item), dim=0)
-        g = torch.sigmoid(self.propensity(user, item)).clamp(min=self.propensity_floor)
-        given_arm = self.membership @ f
-        treated, untreated = given_arm[: self.n_treated_cells], given_arm[self.n_treated_cells :]
-        return torch.cat([treated * g, untreated * (1 - g)]), g
-
     def loss(self, user: Tensor, item: Tensor, cell: Tensor) -> Tensor:
         """Summed loss of a batch; ``cell`` holds indices into :data:`~cfmtl_lib.strata.CELLS`."""
         return _CellLoss.apply(self.strata(user, item), self.propensity(user, item), cell, self)

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from cfmtl_lib.devices import resolve_device
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.training import FitConfig, History, derive_generator, fit_probability
@@ -67,7 +67,7 @@ class PairNuisances:
     LogError
         If the log holds features.
     InputError
-        If the clip is no interval inside (0, 1].
+        If the clip is no interval inside (0, 1).
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class PairNuisances:
     ) -> None:
         self._space = log.pair_space  # refuses features before any work
         low, high = propensity_clip
-        if not 0 < low < high <= 1:
-            raise InputError("propensity_clip", expected="0 < low < high <= 1", found=repr(propensity_clip))
+        if not 0 < low < high < 1:  # both e and 1 - e are divided by
+            raise InputError("propensity_clip", expected="0 < low < high < 1", found=repr(propensity_clip))
         self.log, self.config, self.propensity_clip = log, config, (float(low), float(high))
         self.device, self.seed, self.progress = resolve_device(device), seed, progress
         self.histories: dict[str, History] = {}
@@ -110,8 +110,14 @@ class PairNuisances:
         family : {"OR", "IPS", "DR"}
         name : str
             One of :data:`MOMENTS`.
+
+        Raises
+        ------
+        UnknownNameError
+            If family or name are unknown.
         """
-        arm, outcome_of = MOMENTS[name]
+        check_choice("family", family, FAMILIES)
+        arm, outcome_of = MOMENTS[check_choice("moment", name, MOMENTS)]
         log = self.log
 
         def target() -> NDArray:
@@ -164,8 +170,7 @@ def columns_on_device(
     LogError
         If the log holds features.
     """
-    if not log.is_pairs:
-        log.pair_space  # noqa: B018 - raises
+    _ = log.pair_space  # refuses features
     user, item = log.x[rows].T
     return (
         torch.tensor(user, dtype=torch.int64, device=device),  # scatters four times faster than int32

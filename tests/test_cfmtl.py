@@ -72,12 +72,6 @@ def test_loss_and_gradients_equal_the_listed_six_terms(eta):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
 
 
-def test_cell_probabilities_sum_to_one():
-    user, item = torch.arange(7), torch.arange(7)
-    probability, _ = cells().cell_probability(user, item)
-    torch.testing.assert_close(probability.sum(0), torch.ones(7, dtype=torch.float64))
-
-
 @pytest.mark.parametrize("kind", [cf.CFMTL, cf.CFMTLv1])
 def test_interface(kind, study):
     model = kind(config=SMALL, pretraining_outcome=SHORT) if kind is cf.CFMTLv1 else kind(config=SMALL)

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import cfmtl_lib as cf
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, UnknownNameError
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.nuisances import MOMENTS
 from cfmtl_lib.strata import strata_from_moments
@@ -251,9 +251,11 @@ def test_propensity_is_clipped(study, nuisances):
     assert abs(raw.mean() - study.train.t.mean()) < 0.05
 
 
-@pytest.mark.parametrize("clip", [(0, 0.9), (0.9, 0.1), (0.1, 1.1), (0.5, 0.5), (float("nan"), 0.9)])
+@pytest.mark.parametrize(
+    "clip", [(0, 0.9), (0.9, 0.1), (0.1, 1.0), (0.1, 1.1), (0.5, 0.5), (float("nan"), 0.9)]
+)
 def test_bad_clips_are_refused(clip, study):
-    with pytest.raises(InputError, match="propensity_clip: expected 0 < low < high <= 1"):
+    with pytest.raises(InputError, match="propensity_clip: expected 0 < low < high < 1"):
         cf.IPS(config=SMALL, propensity_clip=clip).fit(study.train)
 
 
@@ -362,3 +364,10 @@ def test_joint_form_is_nearer_to_the_truth_than_product_form(family, kind, code)
     exact = strata_moments(truth)
     product = exact["collected_treated"] * exact["converted_treated"]
     assert np.abs(product - exact["collected_and_converted_treated"]).mean() > 0.05
+
+
+@pytest.mark.parametrize(("family", "moment"), [("AIPW", "converted_treated"), ("OR", "bought")])
+def test_unknown_families_and_moments_are_refused(family, moment, study):
+    nuisances = cf.PairNuisances(study.train, config=cf.PAPER.nuisance, propensity_clip=(0.1, 0.9))
+    with pytest.raises(UnknownNameError):
+        nuisances.moment(family, moment)
