@@ -28,10 +28,11 @@ from scipy.special import expit
 from cfmtl_lib.datasets.catalog import CATALOG
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
 from cfmtl_lib.datasets.semisynthetic import semisynthetic
+from cfmtl_lib.methods import METHODS, fit_methods
 from cfmtl_lib.policy import allocate, count_outcomes
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.results import RunRecord, save_results
-from cfmtl_lib.tables import METHODS, study_rewards
+from cfmtl_lib.strata import SCENARIOS
 
 SCENARIOS_COVERED = {"library": "coupon and cash", "reference": "coupon"}
 SIMULATED = "simulated-ratings"
@@ -92,12 +93,13 @@ def run_library(ratings: Ratings, seed: int, clock: StageClock) -> dict[str, Any
 
     start = time.perf_counter()
     rewards: Rewards = {}
-    predictions = study_rewards(study, list(METHODS), device="cpu", seed=seed, n_jobs=n_jobs)
-    for (method, scenario), predicted in predictions.items():
-        treat = allocate(predicted, PAPER.budget)
-        reward = count_outcomes(treat, study.test.stratum, scenario, PAPER.cost).reward
-        rewards.setdefault(scenario, {})[method] = reward
-        clock.say(f"{method}, {scenario}: {reward:,.0f}")
+    models = fit_methods(study, list(METHODS), device="cpu", seed=seed, n_jobs=n_jobs)
+    for method, model in models.items():
+        for scenario in SCENARIOS:
+            treat = allocate(model.predict_reward(study.test.x, scenario, PAPER.cost), PAPER.budget)
+            reward = count_outcomes(treat, study.test.stratum, scenario, PAPER.cost).reward
+            rewards.setdefault(scenario, {})[method] = reward
+            clock.say(f"{method}, {scenario}: {reward:,.0f}")
     clock.ended("methods", time.perf_counter() - start)
     return {"rewards": rewards}
 

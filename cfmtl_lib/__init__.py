@@ -29,13 +29,15 @@ from cfmtl_lib.datasets import (
     simulated,
 )
 from cfmtl_lib.errors import InputError, LogError, RatingsError, ResultsError, StudyError, UnknownNameError
-from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, Naive
+from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
+from cfmtl_lib.fitcache import FitCache
 from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.methods import METHODS, fit_methods
 from cfmtl_lib.nuisances import PairNuisances
 from cfmtl_lib.policy import OutcomeCounts, allocate, count_outcomes, expected_reward
 from cfmtl_lib.protocol import PAPER, CellWeights, Protocol
 from cfmtl_lib.strata import CELLS, SCENARIOS, STRATA
-from cfmtl_lib.tables import METHODS, table4
+from cfmtl_lib.tables import table4, table5_6
 from cfmtl_lib.training import FitConfig
 
 __version__ = "0.1.0"
@@ -56,12 +58,16 @@ __all__ = [
     "STRATA",
     "CFMTLv1",
     "CellWeights",
+    "DRNet",
+    "FitCache",
     "FitConfig",
+    "IPSNet",
     "IncentiveLog",
     "InputError",
     "LabelledPairs",
     "LogError",
     "Naive",
+    "ORNet",
     "OutcomeCounts",
     "PairNuisances",
     "Protocol",
@@ -74,9 +80,11 @@ __all__ = [
     "allocate",
     "count_outcomes",
     "expected_reward",
+    "fit_methods",
     "load_ratings",
     "load_study",
     "semisynthetic",
     "simulated",
     "table4",
+    "table5_6",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,12 @@ class CellNetwork(nn.Module):
     def loss(self, user: Tensor, item: Tensor, cell: Tensor) -> Tensor:
         """Summed loss of a batch; ``cell`` holds indices into :data:`~cfmtl_lib.strata.CELLS`."""
         return _CellLoss.apply(self.strata(user, item), self.propensity(user, item), cell, self)
+
+    def compact(self) -> Self:
+        """The same functions, both networks :meth:`~cfmtl_lib.networks.AdditiveNetwork.compact`."""
+        small = copy.copy(self)
+        small._modules = {"strata": self.strata.compact(), "propensity": self.propensity.compact()}
+        return small
 
 
 class _CellLoss(torch.autograd.Function):

@@ -7,6 +7,8 @@ binary cross-entropy a cell, each over all rows: the entire space, not one arm.
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import nn
 
 from cfmtl_lib.cells import CellNetwork
 from cfmtl_lib.devices import resolve_device
@@ -96,19 +98,25 @@ class CFMTL(BaseEstimator):
         """
         self._check()
         device = resolve_device(self.device)
-        columns = columns_on_device(log, device)
-        self.histories_: dict[str, History] = {}
-        network = self._start(log, *columns, device)
-        cell = torch.tensor(log.cell, device=device)
-        self.histories_["cells"] = minimise(
+        return self._fit_cells(log, self._start(log, device), {}, device)
+
+    def _fit_cells(
+        self,
+        log: IncentiveLog,
+        network: CellNetwork,
+        earlier: dict[str, History],
+        device: torch.device,
+    ) -> Self:
+        last = minimise(
             network,
             network.loss,
-            (*columns, cell),
+            (*columns_on_device(log, device), torch.tensor(log.cell, device=device)),
             self.config,
             generator=derive_generator(self.seed, f"{type(self).__name__} batches", device),
             label=f"{type(self).__name__} cells",
             progress=self.progress,
         )
+        self.histories_: dict[str, History] = {**earlier, "cells": last}
         self.network_ = network
         return self
 
@@ -136,7 +144,7 @@ class CFMTL(BaseEstimator):
             embedding_sd=config.embedding_sd,
         )
 
-    def _start(self, log: IncentiveLog, user: Tensor, item: Tensor, device: torch.device) -> CellNetwork:
+    def _start(self, log: IncentiveLog, device: torch.device) -> CellNetwork:
         """The network before the cell losses are minimised."""
         return CellNetwork(
             strata=self._additive(log, self.config, "strata", device, len(STRATA)),
@@ -161,6 +169,29 @@ class CFMTL(BaseEstimator):
     ) -> NDArray[np.float64]:
         """Expected reward of treating each pair, as :func:`~cfmtl_lib.policy.expected_reward`; shape (n,)."""
         return expected_reward(self.predict_strata(x), scenario, cost)
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """First stage of CF-MTL-v1, made by :meth:`CFMTLv1.pretrain`.
+
+    Attributes
+    ----------
+    log : IncentiveLog
+    settings : dict
+        Of the estimator that made it, as far as they matter here.
+    propensity : AdditiveNetwork
+        NCF of T.
+    outcome : FactorizationNetwork
+        MF of Y.
+    histories : dict of str to History
+    """
+
+    log: IncentiveLog
+    settings: dict[str, object]
+    propensity: AdditiveNetwork
+    outcome: FactorizationNetwork
+    histories: dict[str, History]
 
 
 class CFMTLv1(CFMTL):
@@ -216,20 +247,73 @@ class CFMTLv1(CFMTL):
                 found=str(self.pretraining_outcome.embedding_k),
             )
 
-    def _start(self, log: IncentiveLog, user: Tensor, item: Tensor, device: torch.device) -> CellNetwork:
-        network = super()._start(log, user, item, device)
-        generator = derive_generator(self.seed, "CFMTLv1 outcome", device)
+    def fit(self, log: IncentiveLog, pretrained: Pretrained | None = None) -> Self:
+        """Pre-train, then fit strata and propensity.
+
+        Parameters
+        ----------
+        log : IncentiveLog
+            Of pairs.
+        pretrained : Pretrained, optional
+            From :meth:`pretrain` of an estimator with the same settings on the same log. Loss weights and
+            ``frozen`` may differ, as they matter only afterwards.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        LogError
+            If the log holds features.
+        InputError
+            As :meth:`CFMTL.fit`; or if embeddings differ in length, or ``pretrained`` belongs to another log
+            or other settings.
+        """
+        if pretrained is not None:
+            for what, found, expected in (
+                ("of this log", pretrained.log is log, True),
+                ("with the settings of this estimator", pretrained.settings, self._pretraining_settings()),
+            ):
+                if found != expected:
+                    raise InputError(
+                        "pretrained",
+                        expected=f"pre-training {what}",
+                        found="another one",
+                        advice="Call pretrain(log) of this estimator.",
+                    )
+        self._check()
+        first = self.pretrain(log) if pretrained is None else pretrained
+        device = resolve_device(self.device)
+        network = self._start(log, device)
+        # Trained on below, hence copies: others may start from the same first stage.
+        network.propensity = copy.deepcopy(first.propensity)
+        network.strata.user = nn.Parameter(first.outcome.user.detach().clone())
+        network.strata.item = nn.Parameter(first.outcome.item.detach().clone())
+        if self.frozen:
+            for fixed in (network.strata.user, network.strata.item, *network.propensity.parameters()):
+                fixed.requires_grad_(False)
+        return self._fit_cells(log, network, first.histories, device)
+
+    def pretrain(self, log: IncentiveLog) -> Pretrained:
+        """The first stage alone, for several second stages to start from.
+
+        Returns
+        -------
+        Pretrained
+        """
+        self._check()
+        device = resolve_device(self.device)
+        user, item = columns_on_device(log, device)
+        propensity = self._additive(log, self.config, "propensity", device)
         outcome = FactorizationNetwork(
             *log.pair_space,
             self.config.embedding_k,
-            generator=generator,
+            generator=derive_generator(self.seed, "CFMTLv1 outcome", device),
             embedding_sd=self.pretraining_outcome.embedding_sd,
         )
-        for stage, fitted, target, config in (
-            ("propensity", network.propensity, log.t, self.pretraining_propensity),
-            ("outcome", outcome, log.y, self.pretraining_outcome),
-        ):
-            self.histories_[stage] = fit_probability(
+        histories = {
+            stage: fit_probability(
                 fitted,
                 user,
                 item,
@@ -239,8 +323,16 @@ class CFMTLv1(CFMTL):
                 label=f"CFMTLv1 {stage}",
                 progress=self.progress,
             )
-        network.strata.user, network.strata.item = outcome.user, outcome.item
-        if self.frozen:
-            for fixed in (network.strata.user, network.strata.item, *network.propensity.parameters()):
-                fixed.requires_grad_(False)
-        return network
+            for stage, fitted, target, config in (
+                ("propensity", propensity, log.t, self.pretraining_propensity),
+                ("outcome", outcome, log.y, self.pretraining_outcome),
+            )
+        }
+        return Pretrained(log, self._pretraining_settings(), propensity, outcome, histories)
+
+    def _pretraining_settings(self) -> dict[str, object]:
+        given = self.get_params(deep=False)
+        return {
+            "embeddings": (self.config.embedding_k, self.config.embedding_sd),
+            "device": str(resolve_device(self.device)),
+        } | {name: given[name] for name in ("seed", "pretraining_propensity", "pretraining_outcome")}

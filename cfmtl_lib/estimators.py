@@ -191,6 +191,41 @@ class DR(OR):
     family = "DR"
 
 
+class ORNet(OR):
+    r"""Uplift whose cost is paid on take-up: :math:`(1+c)(\mu_1 - \mu_0) - c\,w`, by outcome regression.
+
+    What is paid for is observed under treatment: in the coupon scenario a used coupon,
+    :math:`w(x) = P(C{=}1, Y{=}1|T{=}1, x)`; in the cash scenario a collected incentive,
+    :math:`w(x) = P(C{=}1|T{=}1, x)`. No stratum is asked for, and neither exclusion nor monotonicity are
+    used. Under both, this is the expected reward of the pair: it equals that of :class:`CFOR` with
+    ``cell_form="joint"``, for any values of the moments.
+    """
+
+    uses = tuple(MOMENTS)
+
+    def predict_reward(
+        self, x: ArrayLike, scenario: str = "coupon", cost: float = PAPER.cost
+    ) -> NDArray[np.float64]:
+        """See :meth:`MomentEstimator.predict_reward`."""
+        paid = {"coupon": "collected_and_converted_treated", "cash": "collected_treated"}
+        cost = check_cost(cost)
+        return (1 + cost) * self.predict_cate(x) - cost * self.predict_moment(
+            x, paid[check_choice("scenario", scenario, SCENARIOS)]
+        )
+
+
+class IPSNet(ORNet):
+    """As :class:`ORNet`, moments fitted to inverse-propensity weighted outcomes."""
+
+    family = "IPS"
+
+
+class DRNet(ORNet):
+    """As :class:`ORNet`, moments fitted to doubly robust (AIPW) pseudo-outcomes."""
+
+    family = "DR"
+
+
 class CFOR(OR):
     r"""CF-OR: strata probabilities from the eight cell equations, by outcome regression.
 

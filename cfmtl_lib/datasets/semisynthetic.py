@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, COUPON_TAKER, NEVER_BUY
 from cfmtl_lib.threads import side_by_side
 from cfmtl_lib.training import FitConfig, derive_generator, fit_probability
 
+Network = TypeVar("Network", AdditiveNetwork, FactorizationNetwork)
+
 UPPER_LOWER = {
     "code": {"observed": (COUPON_BUYER, ALWAYS_BUYER), "unobserved": (NEVER_BUYER, NEVER_TAKER)},
     "text": {"observed": (ALWAYS_BUYER, COUPON_BUYER), "unobserved": (NEVER_TAKER, NEVER_BUYER)},
@@ -26,6 +30,87 @@ UPPER_LOWER = {
 
 PROPENSITY_MARGIN = 1e-6
 """A saturated sigmoid is 0 or 1 in floating point; the drawn propensity keeps this distance from both."""
+
+
+class ConstructionNetworks(NamedTuple):
+    """The two networks behind a semi-synthetic study, fitted to the outcomes of the ratings.
+
+    Attributes
+    ----------
+    labeller : AdditiveNetwork
+        NCF whose score orders pairs for the strata.
+    assigner : FactorizationNetwork
+        MF whose score is the propensity that draws T.
+    """
+
+    labeller: AdditiveNetwork
+    assigner: FactorizationNetwork
+
+
+def fit_construction(
+    ratings: Ratings,
+    construction: str = "authors",
+    seed: int = 0,
+    *,
+    device: str | torch.device = "auto",
+    protocol: Protocol = PAPER,
+    progress: bool = False,
+    n_jobs: int = 1,
+) -> ConstructionNetworks:
+    """Fit the two networks of a construction.
+
+    Parameters
+    ----------
+    ratings, construction, seed, device, protocol, progress, n_jobs
+        As in :func:`semisynthetic`.
+
+    Returns
+    -------
+    ConstructionNetworks
+
+    Raises
+    ------
+    UnknownNameError
+        If construction or device are unknown.
+    StudyError
+        If only one outcome class occurs.
+    """
+    check_choice("construction", construction, CONSTRUCTIONS)
+    torch_device = resolve_device(device)
+    outcome = ratings.outcome
+    if not 0 < outcome.sum() < len(outcome):
+        raise StudyError(
+            f"outcome (rating > {ratings.threshold:g})",
+            expected="both classes",
+            found=f"{int(outcome.sum())} ones among {len(outcome)} ratings",
+            advice="Choose another threshold=.",
+        )
+    fits = protocol.construction[construction]
+    columns = (
+        # torch.tensor copies: the arrays of Ratings are read-only.
+        torch.tensor(ratings.user, dtype=torch.int64, device=torch_device),
+        torch.tensor(ratings.item, dtype=torch.int64, device=torch_device),
+        torch.tensor(outcome, dtype=torch.float32, device=torch_device),
+    )
+
+    def fitted(kind: type[Network], config: FitConfig, purpose: str) -> Network:
+        generator = derive_generator(seed, purpose, torch_device)
+        network = kind(
+            ratings.n_users,
+            ratings.n_items,
+            config.embedding_k,
+            generator=generator,
+            embedding_sd=config.embedding_sd,
+        )
+        fit_probability(network, *columns, config, generator=generator, label=purpose, progress=progress)
+        return network
+
+    jobs: list[Callable[[], AdditiveNetwork | FactorizationNetwork]] = [
+        partial(fitted, FactorizationNetwork, fits.assignment, f"{construction}: assignment MF"),
+        partial(fitted, AdditiveNetwork, fits.labelling, f"{construction}: labelling NCF"),
+    ]
+    assigner, labeller = side_by_side(jobs, n_jobs)
+    return ConstructionNetworks(cast(AdditiveNetwork, labeller), cast(FactorizationNetwork, assigner))
 
 
 def semisynthetic(
@@ -38,6 +123,7 @@ def semisynthetic(
     protocol: Protocol = PAPER,
     progress: bool = False,
     n_jobs: int = 1,
+    networks: ConstructionNetworks | None = None,
 ) -> Study:
     r"""Construct a study with known strata from ratings (reproduction report, Section 4.3).
 
@@ -67,6 +153,9 @@ def semisynthetic(
         Say on stderr how far the fits are.
     n_jobs : int
         2 makes the two fits side by side. The study does not depend on it.
+    networks : ConstructionNetworks, optional
+        From :func:`fit_construction` with the same ratings, construction, seed and protocol, for studies
+        of both labellings to share; fitted here if left out.
 
     Returns
     -------
@@ -82,15 +171,6 @@ def semisynthetic(
     """
     check_choice("labelling", labelling, LABELLINGS)
     check_choice("construction", construction, CONSTRUCTIONS)
-    torch_device = resolve_device(device)
-    outcome = ratings.outcome
-    if not 0 < outcome.sum() < len(outcome):
-        raise StudyError(
-            f"outcome (rating > {ratings.threshold:g})",
-            expected="both classes",
-            found=f"{int(outcome.sum())} ones among {len(outcome)} ratings",
-            advice="Choose another threshold=.",
-        )
     n_unobserved = int(protocol.unobserved_share * len(ratings))
     if n_unobserved < 1:
         raise StudyError(
@@ -102,40 +182,15 @@ def semisynthetic(
     rng = np.random.default_rng([seed, 0])
     unobserved = sample_unobserved(ratings.pairs, ratings.n_users, ratings.n_items, n_unobserved, rng)
 
-    fits = protocol.construction[construction]
-    columns = (
-        # torch.tensor copies: the arrays of Ratings are read-only.
-        torch.tensor(ratings.user, dtype=torch.int64, device=torch_device),
-        torch.tensor(ratings.item, dtype=torch.int64, device=torch_device),
-        torch.tensor(outcome, dtype=torch.float32, device=torch_device),
-    )
-
-    def fitted(
-        kind: type[AdditiveNetwork] | type[FactorizationNetwork], config: FitConfig, purpose: str
-    ) -> AdditiveNetwork | FactorizationNetwork:
-        generator = derive_generator(seed, purpose, torch_device)
-        network = kind(
-            ratings.n_users,
-            ratings.n_items,
-            config.embedding_k,
-            generator=generator,
-            embedding_sd=config.embedding_sd,
+    if networks is None:
+        networks = fit_construction(
+            ratings, construction, seed, device=device, protocol=protocol, progress=progress, n_jobs=n_jobs
         )
-        fit_probability(network, *columns, config, generator=generator, label=purpose, progress=progress)
-        return network
-
-    assigner, labeller = side_by_side(
-        [
-            partial(fitted, FactorizationNetwork, fits.assignment, f"{construction}: assignment MF"),
-            partial(fitted, AdditiveNetwork, fits.labelling, f"{construction}: labelling NCF"),
-        ],
-        n_jobs,
-    )
-
+    labeller, assigner = networks
     x = np.concatenate([ratings.pairs, unobserved])
     stratum = label_strata(
         predict_probability(labeller, ratings.pairs),
-        outcome,
+        ratings.outcome,
         predict_probability(labeller, unobserved),
         labelling,
     )
