@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +19,16 @@ STRATUM_COLOURS = dict(zip(STRATA, ("#999999", "#56B4E9", "#E69F00", "#009E73", 
 """From the Okabe-Ito palette: told apart with any colour vision, and by lightness in print."""
 
 OURS, REPORTED = "#0072B2", "#CC79A7"
+
+SERIES: tuple[dict[str, Any], ...] = tuple(
+    {"color": colour, "linestyle": line, "linewidth": 1.8}
+    for colour, line in zip(
+        ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+        ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))),
+        strict=True,
+    )
+)
+"""Styles of lines in one figure: by colour and by dashes."""
 
 
 def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int = 10) -> pd.DataFrame:
@@ -80,6 +91,21 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(title=name, xlabel="predicted", xlim=(0, top), ylim=(0, top))
         ax.set_aspect("equal")
     axes[0][0].set_ylabel("true share")
+    return _handed_over(figure)
+
+
+def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """One panel a study: mean fitted against mean true propensity, in bins of the fitted one."""
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(2.4 * len(curves), 2.9), squeeze=False, layout="constrained"
+    )
+    for ax, (name, curve) in zip(axes[0], curves.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
+        ax.plot(curve["predicted"], curve["true"], "o", markersize=4, color=OURS)
+        ax.set_title(name, fontsize="medium")
+        ax.set(xlabel="fitted propensity", xlim=(0, 1), ylim=(0, 1))
+        ax.set_aspect("equal")
+    axes[0][0].set_ylabel("true propensity")
     return _handed_over(figure)
 
 
@@ -153,6 +179,76 @@ def plot_treated(treated: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return _handed_over(figure)
+
+
+def plot_profiles(at: ArrayLike, losses: Mapping[str, ArrayLike]) -> Figure:
+    """Excess loss along the line between "all are always buyers" and "all are coupon buyers"."""
+    figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for (name, loss), style in zip(losses.items(), SERIES, strict=False):
+        ax.plot(at, loss, label=name, **style)
+    ax.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
+    ax.set(
+        xlabel="share moved: coupon buyers to always buyers (< 0), always to coupon buyers (> 0)",
+        ylabel="expected loss a row,\nless its minimum",
+    )
+    ax.legend(frameon=False)
+    return _handed_over(figure)
+
+
+def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float]) -> Figure:
+    """A row of dots a sample, with a reference value each."""
+    figure, ax = plt.subplots(figsize=(8, 0.5 * len(values) + 1.3), layout="constrained")
+    rows = np.arange(len(values))[::-1]
+    for y, (name, sample) in zip(rows, values.items(), strict=True):
+        points = np.asarray(sample, dtype=float)
+        ax.scatter(points, np.full(len(points), y), color=OURS, alpha=0.6, label="ours" if y == 0 else None)
+        ax.scatter(
+            reference[name],
+            y,
+            marker="D",
+            color=REPORTED,
+            edgecolor="black",
+            zorder=3,
+            label="reported" if y == 0 else None,
+        )
+    ax.set_yticks(rows, values)
+    ax.set(xlabel="reward (conversions)", ylim=(-0.6, len(values) - 0.4))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    figure.legend(loc="outside lower center", ncols=2)
+    return _handed_over(figure)
+
+
+def plot_curves(curves: pd.DataFrame, highlight: Sequence[str], xlabel: str) -> Figure:
+    """Reward of methods along a setting, with a band of one standard deviation, a panel a scenario.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Columns scenario, method, value, mean, sd.
+    highlight : sequence of str
+        Methods in colour; the others are thin grey lines.
+    xlabel : str
+    """
+    scenarios = list(dict.fromkeys(curves["scenario"]))
+    figure, axes = plt.subplots(
+        1, len(scenarios), figsize=(9, 4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, scenario in zip(axes[0], scenarios, strict=True):
+        part = curves[curves["scenario"] == scenario]
+        styles = dict(zip(highlight, SERIES, strict=False))
+        for method, line in part.groupby("method", sort=False):
+            style = styles.get(str(method), {"color": "#CCCCCC", "linewidth": 0.8, "zorder": 1})
+            ax.plot(line["value"], line["mean"], label=method if method in styles else None, **style)
+            if method in styles:
+                sd = line["sd"].fillna(0)
+                band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
+                ax.fill_between(line["value"], line["mean"] - sd, line["mean"] + sd, **band)
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.set(title=scenario, xlabel=xlabel)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+    axes[0][0].set_ylabel("reward (conversions)")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return _handed_over(figure)
 
 

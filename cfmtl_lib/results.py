@@ -150,6 +150,24 @@ def load_results(folder: str | Path, name: str) -> tuple[pd.DataFrame, dict[str,
     return pd.read_csv(csv), record
 
 
+def provenance_table(record: Mapping[str, Any]) -> pd.DataFrame:
+    """A provenance as readers see it: one row a fact, as text.
+
+    Examples
+    --------
+    >>> provenance_table({"seeds": [0, 1], "versions": {"torch": "2"}})["value"].to_dict()
+    {'seeds': '0, 1', 'versions': 'torch 2'}
+    """
+    flat = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{name} {content}" for name, content in value.items())
+        elif isinstance(value, list | tuple):
+            value = ", ".join(map(str, value))
+        flat[key] = str(value)
+    return pd.DataFrame({"value": flat})
+
+
 def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}.part")
 

@@ -95,6 +95,23 @@ class Where:
             "-p results_dir results"
         )
 
+    def call(self, function: str, **options: object) -> str:
+        """The call that does this in Python, without the paths of this machine.
+
+        Examples
+        --------
+        >>> Where(labelling="text", seeds=2).call("cfmtl_lib.table4")
+        "cfmtl_lib.table4('simulated', labelling='text', construction='both', seeds=2)"
+        """
+        given: dict[str, object] = {} if self.data_dir is None else {"data_dir": "PATH"}
+        given |= {"labelling": self.labelling, "construction": self.construction}
+        given |= {"seeds": self.seeds} if "count" not in options else {}
+        words = [
+            repr(self.public_name()),
+            *(f"{name}={value!r}" for name, value in (given | options).items()),
+        ]
+        return f"{function}({', '.join(words)})"
+
     def public_name(self) -> str:
         """The dataset's name, or PATH for a path."""
         return self.dataset if self.dataset in (*CATALOG, "simulated") else "PATH"
@@ -107,6 +124,8 @@ class OpenStudy:
     Attributes
     ----------
     study : Study
+    ratings : Ratings or None
+        That it was constructed from; None if it was simulated.
     device : str
     cache : FitCache
     n_jobs : int
@@ -114,6 +133,7 @@ class OpenStudy:
     """
 
     study: Study
+    ratings: Ratings | None
     device: str
     cache: FitCache
     n_jobs: int
@@ -242,8 +262,12 @@ def _one_study(
     n_jobs: int,
 ) -> tuple[Rows, str, str]:
     with one_torch_thread():
+        if isinstance(source, str) and source in OBSERVED_AT_RANDOM:
+            source = ratings_of(source, where.data_dir, task.seed)
         study = load_study(source, where.data_dir, *task, device=where.device, n_jobs=n_jobs, cache=cache)
-        return work(OpenStudy(study, where.device, cache, n_jobs)), study.fingerprint, study.dataset
+        ratings = source if isinstance(source, Ratings) else None
+        rows = work(OpenStudy(study, ratings, where.device, cache, n_jobs))
+        return rows, study.fingerprint, study.dataset
 
 
 def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -111,7 +111,9 @@ def table4(
         work,
         where,
         label="Table 4",
-        command=where.papermill("07_table4") if methods is None else _call(where, list(methods)),
+        command=where.papermill("07_table4")
+        if methods is None
+        else where.call("cfmtl_lib.table4", methods=list(methods)),
         tables={"table4": KEY + COUNTS, "table4_treated": [*KEY, *STRATA]},
         protocol={"cell_form": "product"},
     )
@@ -240,12 +242,3 @@ def _check_row(row: dict[str, Any], n_pairs: int) -> None:
         raise AssertionError(f"{n_treated} treated of {n_pairs} break the budget {PAPER.budget}: {row}")
     if abs(row["reward"] - (row["positive"] - PAPER.cost * row["negative"])) > 1e-6:
         raise AssertionError(f"reward is not positive - cost * negative: {row}")
-
-
-def _call(where: Where, methods: list[str]) -> str:
-    """A call for what the notebook does not do: it always runs all methods."""
-    folder = "" if where.data_dir is None else ", data_dir='PATH'"
-    return (
-        f"cfmtl_lib.table4({where.public_name()!r}{folder}, labelling={where.labelling!r}, "
-        f"construction={where.construction!r}, seeds={where.seeds}, methods={methods})"
-    )

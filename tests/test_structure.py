@@ -8,9 +8,9 @@ import pytest
 LIBRARY = Path(__file__).resolve().parent.parent / "cfmtl_lib"
 FLOORS = (
     ("errors", "devices", "strata", "progress", "threads", "results", "reported", "notebook_io"),
-    ("training", "protocol", "logs", "networks", "cells", "policy", "plots"),
-    ("nuisances", "estimators", "cfmtl", "datasets"),
-    ("tables",),
+    ("training", "protocol", "logs", "networks", "cells", "policy", "plots", "fitcache"),
+    ("nuisances", "estimators", "cfmtl", "datasets", "methods"),
+    ("runs", "tables", "sensitivity", "identification", "loss_weights", "disagreements", "ledger"),
 )
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 
