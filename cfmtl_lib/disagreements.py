@@ -115,11 +115,12 @@ def largest_interaction(network: AdditiveNetwork | FactorizationNetwork) -> floa
     With any reference user and item 0, an additive logit satisfies L_ui = L_u0 + L_0i - L_00. Computed in
     float64.
     """
-    device = network.user.device
+    exact = copy.deepcopy(network).cpu().double()  # not every accelerator has float64
+    device = exact.user.device
     with torch.no_grad():
         user, item = (torch.arange(n, device=device) for n in (network.n_users, network.n_items))
         pairs = torch.cartesian_prod(user, item)
-        logit = copy.deepcopy(network).double()(pairs[:, 0], pairs[:, 1])
+        logit = exact(pairs[:, 0], pairs[:, 1])
         logit = logit.reshape(network.n_users, network.n_items)
         return float((logit - logit[:, :1] - logit[:1] + logit[:1, :1]).abs().max())
 
@@ -132,6 +133,17 @@ def labelling_quality(score: ArrayLike, outcome: ArrayLike) -> dict[str, float]:
         "accuracy": float(accuracy_score(truth, found > 0.5)),
         "share of ones": float(truth.mean()),
     }
+
+
+SIGNATURE_IN_LISTING = frozenset(
+    "x t c y num_epoch lamb tol batch_size verbose alpha1 alpha beta theta gamma rho eta thr".split()  # noqa: SIM905
+)
+"""Parameters of ``MLP.fit`` in the report's listing of CF-MTL-v1."""
+
+CALL_IN_LISTING = frozenset(
+    "x t c y eta alpha1 alpha beta theta gamma rho thr lr batch_size lamb tol verbose".split()  # noqa: SIM905
+)
+"""Arguments with which the listing calls it."""
 
 
 def rows_left_out(n_rows: int, config: FitConfig = PAPER.nuisance) -> int:

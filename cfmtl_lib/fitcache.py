@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache as cached_function
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import joblib
 import torch
 
+from cfmtl_lib.errors import ResultsError
 from cfmtl_lib.results import commit
 
 Value = TypeVar("Value")
@@ -46,19 +49,26 @@ class Kept(NamedTuple):
     commit_is_clean: bool | None
 
 
+class Origin(NamedTuple):
+    """Where a fit comes from, without the fit."""
+
+    seconds: float
+    commit: str | None
+    commit_is_clean: bool | None
+
+
 class FitCache:
     """Calls a function, or hands out what it returned when it was called for the same thing before.
 
     Parameters
     ----------
     folder : str or Path, optional
-        Where fits are kept, with joblib.Memory (which writes whole files or none). Nothing is kept if
-        left out.
+        Where fits are kept, a file each, written whole or not at all. Nothing is kept if left out.
 
     Attributes
     ----------
-    used : list of Kept
-        Each fit handed out, in the order of use; made now or found.
+    used : dict of str to Origin
+        Where each fit handed out comes from, by the hash of its key.
 
     Examples
     --------
@@ -68,10 +78,15 @@ class FitCache:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.keeps = folder is not None
-        memory = joblib.Memory(folder, verbose=0)
-        self._call = memory.cache(_timed, ignore=["make"])
-        self.used: list[Kept] = []
+        self.folder = None if folder is None else Path(folder)
+        self.used: dict[str, Origin] = {}
+        # Read now: sources may be edited, and commits made, while fits run.
+        self._surroundings, self._commit = _surroundings(), _commit_at_start()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder."""
+        return self.folder is not None
 
     def __call__(self, make: Callable[[], Value], **key: object) -> Value:
         """Return ``make()``, or what it returned for this key before.
@@ -81,21 +96,59 @@ class FitCache:
         make : callable
         **key
             All that the value depends on, the code aside.
+
+        Raises
+        ------
+        ResultsError
+            If the file of a kept fit cannot be read.
         """
-        kept = self._call({name: repr(value) for name, value in key.items()} | _surroundings(), make)
-        self.used.append(kept)
+        name = joblib.hash({part: repr(value) for part, value in key.items()} | self._surroundings)
+        path = None if self.folder is None else self.folder / f"{name}.pkl"
+        if path is not None and path.is_file():
+            kept = _read(path)
+        else:
+            start = time.perf_counter()
+            kept = Kept(make(), time.perf_counter() - start, *self._commit)
+            if path is not None:
+                _write(kept, path)
+        self.used[name] = Origin(*kept[1:])
         return kept.value
 
-    def provenance(self) -> dict[str, Any]:
-        """Commits that made the fits handed out so far, how many there were, and the seconds they took."""
-        distinct = {id(kept): kept for kept in self.used}.values()
-        return {
-            "fits": len(distinct),
-            "fit_seconds": round(sum(kept.seconds for kept in distinct), 1),
-            "fit_commits": sorted(
-                {f"{kept.commit}{'' if kept.commit_is_clean else ' with changes'}" for kept in distinct}
-            ),
-        }
+
+def provenance_of_fits(used: Mapping[str, Origin]) -> dict[str, Any]:
+    """How many fits, the seconds that they took when they were made, and the commits that made them."""
+    return {
+        "fits": len(used),
+        "fit_seconds": round(sum(origin.seconds for origin in used.values()), 1),
+        "fit_commits": sorted(
+            {
+                f"{origin.commit}{'' if origin.commit_is_clean else ' with changes'}"
+                for origin in used.values()
+            }
+        ),
+    }
+
+
+def _read(path: Path) -> Kept:
+    try:
+        return joblib.load(path)
+    except Exception as error:
+        raise ResultsError(
+            f"kept fit {path}",
+            expected="a file that joblib can read",
+            found=f"{type(error).__name__}: {error}",
+            advice="Delete the file: the fit is made again.",
+        ) from error
+
+
+def _write(kept: Kept, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        joblib.dump(kept, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def content_hash(*parts: object) -> str:
@@ -107,12 +160,6 @@ def content_hash(*parts: object) -> str:
     True
     """
     return joblib.hash(parts)
-
-
-def _timed(key: dict[str, str], make: Callable[[], Any]) -> Kept:
-    start = time.perf_counter()
-    value = make()
-    return Kept(value, time.perf_counter() - start, *_commit_at_start())
 
 
 @cached_function
@@ -136,4 +183,4 @@ def _surroundings() -> dict[str, str]:
                     if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
                 ]
         digest.update(f"{name} {ast.dump(tree)}".encode())
-    return {"code": digest.hexdigest(), "torch": torch.__version__}
+    return {"code": digest.hexdigest(), "torch": str(torch.__version__)}

@@ -2,7 +2,7 @@ r"""What the loss of CF-MTL can see, and what it cannot once the terms of the un
 
 The four treated cells hold coupon buyers and always buyers as their sum only. So the loss of these cells
 is the same for all strata probabilities that differ by a multiple of :math:`(0, 0, 0, 1, -1)`: along that
-direction the likelihood is flat, and what a fit finds there comes from its initialisation and weight decay.
+direction the likelihood is flat, and where a fit ends there depends on its start, weight decay and path.
 Either cell of the untreated arm ends that: (0, 0, 1) holds always buyers without coupon buyers, (0, 0, 0) the
 reverse.
 """

@@ -29,11 +29,11 @@ from cfmtl_lib.disagreements import (
     prose_cash_reward,
 )
 from cfmtl_lib.estimators import OR
-from cfmtl_lib.methods import fit_two_stage
+from cfmtl_lib.methods import NET_METHODS, fit_joint, fit_two_stage
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.nuisances import FAMILIES, MOMENTS, PairNuisances
 from cfmtl_lib.policy import allocate
-from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.protocol import PAPER, CellWeights
 from cfmtl_lib.runs import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.strata import (
     ALWAYS_BUYER,
@@ -53,8 +53,8 @@ FIT_VARIANTS: dict[str, FitConfig] = {
     "count of stalls reset": replace(PAPER.nuisance, patience_resets=True, max_epochs=200),
     "last batch kept": replace(PAPER.nuisance, keep_last_batch=True),
 }
-"""The fits of the baselines, changed in one respect each. With the count reset they are cut off: they would
-go on for long."""
+"""The fits of the baselines, changed in one respect each. With the count reset they are also cut off, for
+they can go on for long."""
 
 
 def ledger(
@@ -95,7 +95,8 @@ def ledger(
     key = ["dataset", "labelling", "construction", "seed"]
     with warnings.catch_warnings():
         # That fits end at the cut-off is what the entry on the stopping rule shows.
-        warnings.filterwarnings("ignore", message=r"OR .*max_epochs=200", category=ConvergenceWarning)
+        cut = FIT_VARIANTS["count of stalls reset"].max_epochs
+        warnings.filterwarnings("ignore", message=rf"OR .*max_epochs={cut} ", category=ConvergenceWarning)
         run = run_studies(
             _entries,
             where,
@@ -115,9 +116,10 @@ def ledger(
 def _entries(opened: OpenStudy) -> Rows:
     study = opened.study
     key = opened.key | {"seed": study.seed}
-    models = opened.fitted(["CF-MTL", "CF-MTL-v1", "OR-net", "IPS-net", "DR-net"])
+    models = opened.fitted(["CF-MTL", *NET_METHODS])
     found = [
-        *_frozen(opened, models["CF-MTL-v1"]),
+        *_frozen(opened),
+        *_loss_weights(opened, models["CF-MTL"]),
         *_cash_formula(study, models["CF-MTL"]),
         *_cell_forms(study, models),
         *_fit_variants(opened),
@@ -150,18 +152,29 @@ def _earned(study: Study, predicted: NDArray[np.float64], scenario: str) -> floa
     return checked_counts(allocate(predicted, PAPER.budget), study, scenario)["reward"]
 
 
-def _frozen(opened: OpenStudy, fine_tuned: CFMTL) -> Found:
-    study = opened.study
-    frozen = CFMTLv1(frozen=True, device=opened.device, seed=study.seed)
-    fit_two_stage([frozen], study, opened.cache)
+def _frozen(opened: OpenStudy) -> Found:
+    models = [
+        CFMTLv1(frozen=frozen, device=opened.device, seed=opened.study.seed) for frozen in (False, True)
+    ]
+    fit_two_stage(models, opened.study, opened.cache)
+    return _rewards("frozen", dict(zip(("fine-tuned", "frozen"), models, strict=True)), opened.study)
+
+
+def _loss_weights(opened: OpenStudy, published: CFMTL) -> Found:
+    equal = CFMTL(weights=CellWeights(1, 1, 1, 1, 1, 1), device=opened.device, seed=opened.study.seed)
+    fit_joint(equal, opened.study, opened.cache)
+    return _rewards("loss weights", {"as published": published, "all equal": equal}, opened.study)
+
+
+def _rewards(entry: str, models: dict[str, CFMTL], study: Study) -> Found:
     return [
         (
-            "frozen",
+            entry,
             variant,
             f"{scenario} reward",
             _earned(study, model.predict_reward(study.test.x, scenario), scenario),
         )
-        for variant, model in (("fine-tuned", fine_tuned), ("frozen", frozen))
+        for variant, model in models.items()
         for scenario in SCENARIOS
     ]
 

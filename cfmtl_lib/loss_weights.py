@@ -33,6 +33,14 @@ SMALLEST_PROBABILITY = 1e-6
 """Given to a cell in the held-out likelihood at least: one certain error must not decide alone."""
 
 
+FIXED_CANDIDATES = {
+    "CF-MTL": PAPER.joint_weights,
+    "CF-MTL-v1": PAPER.two_stage_weights,
+    "equal": CellWeights(1, 1, 1, 1, 1, 1),
+    "untreated": CellWeights(1, 1, 1, 1, 5, 5),
+    "treated": CellWeights(5, 5, 5, 5, 1, 1),
+}
+
 WEIGHT_COLUMNS = [f"t{t}c{c}y{y}" for t, c, y in CELLS]
 CHOICE_COLUMNS = ["method", "weights", *WEIGHT_COLUMNS, "held_out", "held_out_given_arm", "chosen"]
 
@@ -44,15 +52,8 @@ def candidates(log: IncentiveLog) -> dict[str, CellWeights]:
     cell by the inverse of its share in the log; "untreated" and "treated" weigh one arm five times.
     """
     share = np.bincount(log.cell, minlength=len(CELLS)) / len(log)
-    rare = (1 / np.maximum(share, 1e-3)) / (1 / np.maximum(share, 1e-3)).mean()
-    return {
-        "CF-MTL": PAPER.joint_weights,
-        "CF-MTL-v1": PAPER.two_stage_weights,
-        "equal": CellWeights(1, 1, 1, 1, 1, 1),
-        "rare cells": CellWeights(*rare.round(3).tolist()),
-        "untreated": CellWeights(1, 1, 1, 1, 5, 5),
-        "treated": CellWeights(5, 5, 5, 5, 1, 1),
-    }
+    rarity = 1 / np.maximum(share, 1e-3)
+    return FIXED_CANDIDATES | {"rare cells": CellWeights(*(rarity / rarity.mean()).round(3).tolist())}
 
 
 def cell_log_likelihood(model: CFMTL, log: IncentiveLog) -> tuple[float, float]:
@@ -187,6 +188,8 @@ def chosen_weights(
         for method, kind in (("CF-MTL", CFMTL), ("CF-MTL-v1", CFMTLv1)):
             row = best[study.labelling, study.construction, method]
             weights = CellWeights(*(getattr(row, column) for column in WEIGHT_COLUMNS))
+            # The object itself, whose fit other tables may share.
+            weights = FIXED_CANDIDATES.get(str(row.weights), weights)
             model = kind(weights=weights, device=device, seed=study.seed)
             _fit({"": model}, study, opened.cache)
             for scenario in SCENARIOS:
@@ -202,7 +205,7 @@ def chosen_weights(
         command=where.call("cfmtl_lib.loss_weights.chosen_weights"),
         tables={"loss_weights_rewards": [*KEY[:-1], "weights", "seed", *COUNTS]},
     )
-    run.tables["loss_weights"] = table
+    choice.save(results_dir)
     run.save(results_dir)
     rewards = run.tables["loss_weights_rewards"]
     rewards.attrs.update(provenance=run.provenance, choice=table)

@@ -18,7 +18,7 @@ from cfmtl_lib.datasets.ratings import Ratings
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.fitcache import FitCache
+from cfmtl_lib.fitcache import FitCache, Origin, provenance_of_fits
 from cfmtl_lib.methods import Estimator, fit_methods
 from cfmtl_lib.progress import track
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
@@ -228,46 +228,50 @@ def run_studies(
     # Read once for all studies, where they share one table.
     shared = where.dataset not in ("simulated", *OBSERVED_AT_RANDOM)
     source = ratings_of(where.dataset, where.data_dir) if shared else where.dataset
-    cache = FitCache(where.fits_dir)
     # Threads, which also share the ratings; joblib's parallel_config can send the studies elsewhere.
     run = joblib.Parallel(n_jobs=min(n_jobs, len(tasks)), prefer="threads", return_as="generator")(
-        joblib.delayed(_one_study)(work, task, source, where, cache, inside) for task in tasks
+        joblib.delayed(_one_study)(work, task, source, where, inside) for task in tasks
     )
     parts = list(
         track(run, total=len(tasks), label=f"{label} on {where.dataset}: studies", enabled=where.progress)
     )
     frames = {
-        name: pd.DataFrame([row for rows, _, _ in parts for row in rows[name]], columns=list(columns))
+        name: pd.DataFrame([row for part in parts for row in part.rows[name]], columns=list(columns))
         for name, columns in tables.items()
     }
     fingerprints = {
-        f"{task.labelling} {task.construction} {task.seed}": fingerprint
-        for task, (_, fingerprint, _) in zip(tasks, parts, strict=True)
+        f"{task.labelling} {task.construction} {task.seed}": part.fingerprint
+        for task, part in zip(tasks, parts, strict=True)
     }
     provenance = record.finish(
-        data_fingerprint=(parts[0][1] if len(set(fingerprints.values())) == 1 else fingerprints),
+        data_fingerprint=(parts[0].fingerprint if len(set(fingerprints.values())) == 1 else fingerprints),
         protocol={"cost": PAPER.cost, "budget": PAPER.budget, **(protocol or {})},
         device=kind,
-        **cache.provenance(),
+        **provenance_of_fits({name: origin for part in parts for name, origin in part.fits.items()}),
     )
-    return Run(frames, parts[0][2], provenance)
+    return Run(frames, parts[0].dataset, provenance)
+
+
+class _Part(NamedTuple):
+    """What one study hands back."""
+
+    rows: Rows
+    fingerprint: str
+    dataset: str
+    fits: dict[str, Origin]
 
 
 def _one_study(
-    work: Callable[[OpenStudy], Rows],
-    task: Task,
-    source: str | Ratings,
-    where: Where,
-    cache: FitCache,
-    n_jobs: int,
-) -> tuple[Rows, str, str]:
+    work: Callable[[OpenStudy], Rows], task: Task, source: str | Ratings, where: Where, n_jobs: int
+) -> _Part:
+    cache = FitCache(where.fits_dir)
     with one_torch_thread():
         if isinstance(source, str) and source in OBSERVED_AT_RANDOM:
             source = ratings_of(source, where.data_dir, task.seed)
         study = load_study(source, where.data_dir, *task, device=where.device, n_jobs=n_jobs, cache=cache)
         ratings = source if isinstance(source, Ratings) else None
         rows = work(OpenStudy(study, ratings, where.device, cache, n_jobs))
-        return rows, study.fingerprint, study.dataset
+    return _Part(rows, study.fingerprint, study.dataset, cache.used)
 
 
 def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from cfmtl_lib.policy import allocate, treatable
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runs import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.strata import SCENARIOS, STRATA, stratum_rewards
-from cfmtl_lib.tables import ROWS_OF_TABLE4, yardstick
+from cfmtl_lib.tables import ROWS_OF_TABLE4, YARDSTICKS, yardstick
 
 BUDGETS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 COSTS = tuple(round(0.1 * step, 1) for step in range(11))
@@ -76,7 +76,7 @@ def sensitivity(
 
 def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
     """Mean, sd and seeds of the rewards at each point of each curve, and how often a method is the best."""
-    fitted = ~points["method"].isin(set(ROWS_OF_TABLE4) - {*METHODS, *NET_METHODS})
+    fitted = ~points["method"].isin(YARDSTICKS)
     best = points[fitted].groupby([*_POINT, "seed"])["reward"].transform("max")
     points = points.assign(best=points["reward"].eq(best).astype(float).where(fitted))
     summary = points.groupby([*_POINT, "method"], sort=False).agg(

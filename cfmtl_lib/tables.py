@@ -190,7 +190,11 @@ def table5_6(
         work,
         where,
         label="Tables 5 and 6",
-        command=where.papermill("08_tables5_6"),
+        command=(
+            where.papermill("08_tables5_6")
+            if set(methods) == set(known)
+            else where.call("cfmtl_lib.table5_6", methods=methods)
+        ),
         tables={"table5_6": [*KEY[:-1], "keeps_001", "keeps_000", "seed", *COUNTS]},
     )
     run.save(results_dir)

@@ -1,6 +1,7 @@
 """Kept fits: found again when nothing that matters changed, made anew when anything did."""
 
 import ast
+import dataclasses
 import pickle
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 import cfmtl_lib as cf
 from cfmtl_lib import fitcache
 from cfmtl_lib.datasets.loading import construction_networks, load_study
-from cfmtl_lib.fitcache import FitCache, content_hash
+from cfmtl_lib.datasets.semisynthetic import ConstructionNetworks
+from cfmtl_lib.errors import ResultsError
+from cfmtl_lib.fitcache import FitCache, content_hash, provenance_of_fits
 from cfmtl_lib.methods import ABLATIONS, METHODS, NET_METHODS, fit_methods
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_probability
+from cfmtl_lib.nuisances import FAMILIES, MOMENTS
 from cfmtl_lib.training import derive_generator
 
 NAMES = ["CF-IPS", "DR-net", "CF-MTL", "CF-MTL-v1", "CF-MTL-v1 w/o L_001"]
@@ -130,10 +134,10 @@ def test_a_changed_log_is_fitted_anew(study, tmp_path):
     y = log.y.copy()
     y[np.flatnonzero((log.t == 1) & (log.c == 1))[0]] ^= 1
     other = cf.IncentiveLog(log.x, log.t, log.c, y, n_users=log.n_users, n_items=log.n_items)
-    before = len(list(tmp_path.rglob("output.pkl")))
+    before = len(list(tmp_path.iterdir()))
     changed = cf.Study(**{**vars(study), "train": other})
     fit_methods(changed, ["Naive", "CF-MTL"], device="cpu", cache=cache)
-    assert len(list(tmp_path.rglob("output.pkl"))) == before + 2
+    assert len(list(tmp_path.iterdir())) == before + 2
 
 
 def test_provenance_names_the_commits_and_counts_each_fit_once(study, tmp_path, monkeypatch):
@@ -141,11 +145,82 @@ def test_provenance_names_the_commits_and_counts_each_fit_once(study, tmp_path, 
     fit_methods(study, ["OR", "CF-OR"], device="cpu", cache=FitCache(tmp_path))
     monkeypatch.setattr(fitcache, "_commit_at_start", lambda: ("def", True))
     cache = FitCache(tmp_path)
-    fit_methods(study, ["OR", "CF-OR", "Naive", "CF-MTL"], device="cpu", cache=cache)
-    record = cache.provenance()
+    for _ in range(2):
+        fit_methods(study, ["OR", "CF-OR", "Naive", "CF-MTL"], device="cpu", cache=cache)
+    record = provenance_of_fits(cache.used)
     assert record["fits"] == 4  # two outcomes, take-up, CF-MTL
     assert record["fit_commits"] == ["abc with changes", "def"]
     assert record["fit_seconds"] > 0
+
+
+def test_a_cache_holds_no_fit_in_memory(study):
+    cache = FitCache()
+    fit_methods(study, ["Naive"], device="cpu", cache=cache)
+    (origin,) = cache.used.values()
+    assert origin._fields == ("seconds", "commit", "commit_is_clean")
+
+
+def test_the_code_is_hashed_when_the_cache_is_made(tmp_path, monkeypatch):
+    cache, make = FitCache(tmp_path), Counted(1)
+    surroundings = fitcache._surroundings()
+    monkeypatch.setattr(fitcache, "_surroundings", lambda: surroundings | {"code": "edited meanwhile"})
+    cache(make, fit="a")
+    monkeypatch.undo()
+    FitCache(tmp_path)(make, fit="a")
+    assert make.calls == 1
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    FitCache(tmp_path)(Counted(1), fit="a")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"half")
+    with pytest.raises(ResultsError, match=f"{path.name}.*Delete the file"):
+        FitCache(tmp_path)(Counted(1), fit="a")
+
+
+def test_equal_words_of_other_types_are_one_key(tmp_path):
+    """A version of torch is a subclass of str, which hashes otherwise."""
+    assert all(type(value) is str for value in fitcache._surroundings().values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"config": dataclasses.replace(cf.PAPER.nuisance, patience_resets=True, max_epochs=300)},
+        {"config": dataclasses.replace(cf.PAPER.nuisance, keep_last_batch=True)},
+        {"propensity_clip": (0.2, 0.8)},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*max_epochs:sklearn.exceptions.ConvergenceWarning")
+def test_every_setting_of_a_nuisance_is_in_its_key(study, tmp_path, change):
+    def fitted(**options):
+        nuisances = cf.PairNuisances(
+            study.train,
+            **({"config": cf.PAPER.nuisance, "propensity_clip": (0.1, 0.9), "device": "cpu"} | options),
+            cache=FitCache(tmp_path),
+        )
+        nuisances.moment("IPS", "converted_treated")
+        return {path.name for path in tmp_path.iterdir()}
+
+    before = fitted()
+    assert len(before) == 2
+    added = fitted(**change) - before
+    assert len(added) == (1 if "propensity_clip" in change else 2)  # the clip changes no propensity fit
+
+
+def test_arm_moment_and_family_have_keys_of_their_own(study, tmp_path):
+    nuisances = cf.PairNuisances(
+        study.train,
+        config=cf.PAPER.nuisance,
+        propensity_clip=(0.1, 0.9),
+        device="cpu",
+        cache=FitCache(tmp_path),
+    )
+    for family in FAMILIES:
+        for name in MOMENTS:
+            nuisances.moment(family, name)
+    assert len(list(tmp_path.iterdir())) == len(FAMILIES) * len(MOMENTS) + 1
 
 
 @pytest.mark.filterwarnings("ignore:.*max_epochs:sklearn.exceptions.ConvergenceWarning")
@@ -159,11 +234,48 @@ def test_both_labellings_share_the_networks_of_a_construction(tmp_path, monkeypa
     other = load_study(ratings, None, "text", "authors", 0, device="cpu", cache=FitCache(tmp_path))
     np.testing.assert_array_equal(one.train.t, other.train.t)
     assert (one.test.stratum != other.test.stratum).any()
+    monkeypatch.undo()
     networks = construction_networks(ratings, "authors", 0, device="cpu", cache=cache)
     plain = cf.semisynthetic(ratings, "text", "authors", 0, device="cpu")
     np.testing.assert_array_equal(plain.test.stratum, other.test.stratum)
     np.testing.assert_array_equal(plain.train.propensity, other.train.propensity)
     assert networks.labeller.embedding_k == 1 and isinstance(networks.assigner, FactorizationNetwork)
+
+
+def test_everything_a_construction_depends_on_is_in_its_key(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "cfmtl_lib.datasets.loading.fit_construction",
+        lambda *arguments, **options: (
+            made.append(1)
+            or ConstructionNetworks(
+                AdditiveNetwork(2, 2, 1, generator=derive_generator(0, "n", torch.device("cpu"))), None
+            )
+        ),
+    )
+    user, item, rating = np.array([0, 1, 2, 3]), np.array([0, 1, 0, 1]), np.array([1, 5, 4, 3])
+
+    def ask(order=(0, 1, 2, 3), construction="authors", seed=0, **options):
+        order = list(order)
+        ratings = cf.Ratings(
+            user[order], item[order], rating[order], **({"n_users": 4, "n_items": 2} | options)
+        )
+        construction_networks(ratings, construction, seed, device="cpu", cache=FitCache(tmp_path))
+        return len(made)
+
+    assert ask() == ask() == 1
+    for n, change in enumerate(
+        (
+            {"threshold": 4},
+            {"n_users": 5},
+            {"n_items": 3},
+            {"order": (1, 0, 2, 3)},
+            {"construction": "document"},
+            {"seed": 1},
+        ),
+        start=2,
+    ):
+        assert ask(**change) == n, change
 
 
 @pytest.mark.parametrize("n_outputs", [1, 5])

@@ -11,9 +11,11 @@ import torch
 import cfmtl_lib as cf
 from cfmtl_lib import reported, runs
 from cfmtl_lib.datasets.catalog import CATALOG
-from cfmtl_lib.datasets.semisynthetic import UPPER_LOWER, label_strata, sample_unobserved
+from cfmtl_lib.datasets.semisynthetic import UPPER_LOWER, fit_construction, label_strata, sample_unobserved
 from cfmtl_lib.disagreements import (
+    CALL_IN_LISTING,
     CELL_VARIANTS,
+    SIGNATURE_IN_LISTING,
     cell_variant_strata,
     labelling_quality,
     largest_interaction,
@@ -24,9 +26,11 @@ from cfmtl_lib.disagreements import (
     study_sizes,
 )
 from cfmtl_lib.errors import InputError, UnknownNameError
-from cfmtl_lib.ledger import FIT_VARIANTS, ledger
+from cfmtl_lib.fitcache import FitCache
+from cfmtl_lib.ledger import FIT_VARIANTS, _labelling, ledger
+from cfmtl_lib.loss_weights import candidates
 from cfmtl_lib.methods import fit_methods
-from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork
+from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.nuisances import FAMILIES, MOMENTS, PairNuisances
 from cfmtl_lib.results import load_results
 from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, POTENTIAL_OUTCOMES, stratum_rewards
@@ -345,7 +349,7 @@ def test_ids_that_were_never_rated_are_in_the_pool_and_no_pair_is_listed_twice()
     assert not {tuple(pair) for pair in drawn} & {tuple(pair) for pair in observed}
 
 
-# 15 and 16. Names and slips
+# 15 to 17. Names, the loss, slips
 
 
 def test_l_001_and_l_000_are_cells():
@@ -355,6 +359,22 @@ def test_l_001_and_l_000_are_cells():
     for name, cell in (("L_001", "t0c0y1"), ("L_000", "t0c0y0")):
         left_out = cf.methods.ABLATIONS[f"CF-MTL-v1 w/o {name}"].estimator().weights
         assert getattr(left_out, cell) == 0 and left_out.in_cell_order().count(0) == 1
+
+
+def test_the_loss_has_the_weights_and_clips_of_the_code():
+    assert cf.PAPER.joint_weights.in_cell_order() == (5, 1, 1, 5, 5, 5)
+    assert cf.PAPER.two_stage_weights.in_cell_order() == (1, 1, 1, 5, 10, 10)
+    assert (cf.PAPER.propensity_weight, cf.PAPER.joint_propensity_floor) == (0.5, 0.1)
+    assert cf.PAPER.propensity_clip == (0.1, 0.9)
+    assert (
+        cf.CellWeights(1, 1, 1, 1, 1, 1)
+        in candidates(cf.simulated(n_users=40, n_items=30, n_pairs=900).train).values()
+    )
+
+
+def test_the_listing_calls_fit_with_a_name_it_lacks():
+    assert {"lr"} == CALL_IN_LISTING - SIGNATURE_IN_LISTING
+    assert {"num_epoch"} == SIGNATURE_IN_LISTING - CALL_IN_LISTING
 
 
 def test_every_stratum_is_in_the_loss_and_y_1111_is_none():
@@ -381,7 +401,8 @@ def test_the_run_measures_every_entry_and_writes_it(small, tmp_path):
         "dataset", "labelling", "construction", "seed", "entry", "variant", "quantity", "value",
     ]  # fmt: skip
     assert set(table["entry"]) == {
-        "frozen", "cash formula", "cells", "used coupons", "fit of OR", "labelling", "propensity",
+        "frozen", "loss weights", "cash formula", "cells", "used coupons", "fit of OR", "labelling",
+        "propensity",
     }  # fmt: skip
     assert np.isfinite(table["value"]).all() and not table.duplicated(list(table.columns[:-1])).any()
     value = table.set_index(["entry", "variant", "quantity"])["value"]
@@ -398,14 +419,59 @@ def test_the_run_measures_every_entry_and_writes_it(small, tmp_path):
     assert value["used coupons", "truth", "mean"] == buyers.mean()
     pairs = (used[buyers][:, None] > used[~buyers]).mean()
     assert value["used coupons", "CF-OR: joint", "AUC"] == pytest.approx(pairs, abs=1e-3)
-    assert value["propensity", "additive", "log_loss"] > value["propensity", "additive", "best_log_loss"]
-    assert value["fit of OR", "count of stalls reset", "epochs"] <= 400
+    e_hat = predict_probability(model.nuisances_.propensity_network(), study.test.x)
+    report = propensity_report(e_hat, study.test.propensity)
+    assert value["propensity", "additive", "log_loss"] == pytest.approx(report.log_loss)
+
+    def earns(model, scenario):
+        treat = cf.allocate(model.predict_reward(study.test.x, scenario, 0.4), 0.4)
+        return cf.count_outcomes(treat, study.test.stratum, scenario, 0.4).reward
+
+    for entry, variant, fresh in (
+        ("frozen", "fine-tuned", cf.CFMTLv1(device="cpu")),
+        ("frozen", "frozen", cf.CFMTLv1(device="cpu", frozen=True)),
+        ("loss weights", "as published", cf.CFMTL(device="cpu")),
+        ("loss weights", "all equal", cf.CFMTL(device="cpu", weights=cf.CellWeights(1, 1, 1, 1, 1, 1))),
+    ):
+        fresh.fit(study.train)
+        for scenario in cf.SCENARIOS:
+            assert value[entry, variant, f"{scenario} reward"] == pytest.approx(earns(fresh, scenario))
+    p = cf.CFMTL(device="cpu").fit(study.train).predict_strata(study.test.x)
+    for variant, predicted in (
+        ("Table 1", p @ [0, 0, -0.4, 1, -0.4]),
+        ("text", p @ [0, 0, 0, 0.6, -0.4]),
+    ):
+        treat = cf.allocate(predicted, 0.4)
+        expected = cf.count_outcomes(treat, study.test.stratum, "cash", 0.4).reward
+        assert value["cash formula", variant, "cash reward"] == pytest.approx(expected)
+    for variant in ("as published", "cross-entropy", "last batch kept"):
+        fresh = cf.OR(device="cpu", config=FIT_VARIANTS[variant]).fit(study.train)
+        assert value["fit of OR", variant, "coupon reward"] == pytest.approx(earns(fresh, "coupon"))
+        epochs = sum(history.n_epochs for history in fresh.nuisances_.histories.values())
+        assert value["fit of OR", variant, "epochs"] == epochs
     found, record = load_results(tmp_path / "simulated", "ledger")
     pd.testing.assert_frame_equal(found, table)
     assert record["command"].startswith("cfmtl_lib.ledger.ledger('simulated'")
     bins = load_results(tmp_path / "simulated", "ledger_propensity")[0]
     pd.testing.assert_frame_equal(bins, table.attrs["propensity"])
     assert bins["n"].sum() == 270 and (np.diff(bins["predicted"]) >= 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*max_epochs:sklearn.exceptions.ConvergenceWarning")
+def test_on_ratings_the_labelling_network_and_the_pool_are_measured(tmp_path):
+    rng = np.random.default_rng(0)
+    user, item = np.divmod(rng.choice(1000, 400, replace=False), 25)
+    ratings = cf.Ratings(user, item, rng.integers(1, 6, 400), n_users=40, n_items=30)
+    study = cf.semisynthetic(ratings, device="cpu")
+    opened = runs.OpenStudy(study, ratings, "cpu", FitCache(tmp_path), 1)
+    found = {(entry, name): value for entry, _, name, value in _labelling(opened)}
+    networks = fit_construction(ratings, device="cpu")
+    score = predict_probability(networks.labeller, ratings.pairs)
+    for name, expected in labelling_quality(score, ratings.outcome).items():
+        assert found["labelling", name] == pytest.approx(expected)
+    x = np.concatenate([study.train.x, study.test.x])
+    stratum = np.concatenate([study.train_truth.stratum, study.test.stratum])
+    assert found["unobserved pairs", "share"] == (x[stratum < 2][:, 1] >= 25).mean() > 0
 
 
 @pytest.mark.parametrize("variant", CELL_VARIANTS)

@@ -112,6 +112,11 @@ def test_the_run_fits_the_chosen_weights_and_writes_both_tables(tmp_path, two_ca
     options = {"seeds": 2, "construction": "authors", "device": "cpu", "n_jobs": 1, "progress": False}
     table = chosen_weights(**options, results_dir=tmp_path)
     assert set(table["labelling"]) == {"text"} and len(table) == 2 * 2 * 2
+    both = chosen_weights(**options | {"seeds": 1}, labelling="both")
+    pd.testing.assert_frame_equal(
+        both.query("labelling == 'text'").reset_index(drop=True),
+        table.query("seed == 0").reset_index(drop=True),
+    )
     choice = table.attrs["choice"]
     assert set(choice["seed"]) == {0}
     best = choice[choice["chosen"]].set_index("method")
@@ -127,3 +132,6 @@ def test_the_run_fits_the_chosen_weights_and_writes_both_tables(tmp_path, two_ca
         written, record = load_results(tmp_path / "simulated", name)
         pd.testing.assert_frame_equal(written, expected)
         assert record["command"].startswith("cfmtl_lib.loss_weights.chosen_weights(")
+        # Two stages of v1 and the joint fit by candidate; the choice is made on seed 0.
+        assert record["seeds"] == ([0] if name == "loss_weights" else [0, 1])
+        assert record["fits"] == 4

@@ -12,7 +12,7 @@ from cfmtl_lib.datasets.simulated import simulated
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import UnknownNameError, check_choice
-from cfmtl_lib.fitcache import FitCache
+from cfmtl_lib.fitcache import FitCache, content_hash
 from cfmtl_lib.protocol import CONSTRUCTIONS, PAPER
 
 OBSERVED_AT_RANDOM = ("kuairec",)
@@ -116,5 +116,6 @@ def construction_networks(
         config=PAPER.construction[construction],
         seed=seed,
         device=resolve_device(device).type,
-        data=ratings.fingerprint,
+        # More than the fingerprint: it leaves out the threshold, the id space and the order of rows.
+        data=content_hash(ratings.pairs, ratings.outcome, ratings.n_users, ratings.n_items),
     )
