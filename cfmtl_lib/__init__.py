@@ -27,6 +27,7 @@ from cfmtl_lib.datasets import (
     load_study,
     semisynthetic,
     simulated,
+    simulated_features,
 )
 from cfmtl_lib.errors import InputError, LogError, RatingsError, ResultsError, StudyError, UnknownNameError
 from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
@@ -34,11 +35,26 @@ from cfmtl_lib.fitcache import FitCache
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.methods import METHODS, fit_methods
 from cfmtl_lib.nuisances import PairNuisances
+from cfmtl_lib.pair_classifier import PairClassifier
 from cfmtl_lib.policy import OutcomeCounts, allocate, count_outcomes, expected_reward
 from cfmtl_lib.protocol import PAPER, CellWeights, Protocol
 from cfmtl_lib.strata import CELLS, SCENARIOS, STRATA
 from cfmtl_lib.tables import table4, table5_6
 from cfmtl_lib.training import FitConfig
+from cfmtl_lib.value import (
+    BudgetCurve,
+    Estimate,
+    LogNuisances,
+    PolicyValue,
+    UnitScores,
+    budget_curve,
+    budget_curve_difference,
+    crossfit,
+    policy_value,
+    policy_value_difference,
+    strata_shares,
+    unit_scores,
+)
 
 __version__ = "0.1.0"
 
@@ -56,9 +72,11 @@ __all__ = [
     "PAPER",
     "SCENARIOS",
     "STRATA",
+    "BudgetCurve",
     "CFMTLv1",
     "CellWeights",
     "DRNet",
+    "Estimate",
     "FitCache",
     "FitConfig",
     "IPSNet",
@@ -66,25 +84,37 @@ __all__ = [
     "InputError",
     "LabelledPairs",
     "LogError",
+    "LogNuisances",
     "Naive",
     "ORNet",
     "OutcomeCounts",
+    "PairClassifier",
     "PairNuisances",
+    "PolicyValue",
     "Protocol",
     "Ratings",
     "RatingsError",
     "ResultsError",
     "Study",
     "StudyError",
+    "UnitScores",
     "UnknownNameError",
     "allocate",
+    "budget_curve",
+    "budget_curve_difference",
     "count_outcomes",
+    "crossfit",
     "expected_reward",
     "fit_methods",
     "load_ratings",
     "load_study",
+    "policy_value",
+    "policy_value_difference",
     "semisynthetic",
     "simulated",
+    "simulated_features",
+    "strata_shares",
     "table4",
     "table5_6",
+    "unit_scores",
 ]

@@ -15,10 +15,10 @@ import cfmtl_lib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REQUIREMENTS = [
-    Requirement(line)
-    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
-    for line in group
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = [Requirement(line) for group in (PROJECT["dependencies"], *EXTRAS.values()) for line in group]
+EVERYWHERE = [
+    Requirement(line) for group in (PROJECT["dependencies"], EXTRAS["book"], EXTRAS["test"]) for line in group
 ]
 
 
@@ -32,7 +32,7 @@ def pins():
 
 def installed():
     """Version of every package that the project with its extras brings in on this machine."""
-    found, todo, done = {}, list(REQUIREMENTS), set()
+    found, todo, done = {}, list(EVERYWHERE), set()
     while todo:
         requirement = todo.pop()
         key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
@@ -69,7 +69,7 @@ def test_conda_environment_takes_its_versions_from_the_constraints_alone():
     python = next(entry.removeprefix("python=") for entry in conda if entry.startswith("python="))
     assert any(line.endswith(f":: {python}") for line in PROJECT["classifiers"])
     assert dependencies[-1] == {"pip": ["-c constraints.txt", "-e .[book,test]"]}
-    assert set(PROJECT["optional-dependencies"]) == {"book", "test"}
+    assert set(EXTRAS) == {"book", "test", "compare"}
 
 
 def test_contributing_gives_a_reason_for_each_dependency():

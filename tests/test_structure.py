@@ -9,8 +9,27 @@ LIBRARY = Path(__file__).resolve().parent.parent / "cfmtl_lib"
 FLOORS = (
     ("errors", "devices", "strata", "progress", "threads", "results", "reported", "notebook_io"),
     ("training", "protocol", "logs", "networks", "cells", "policy", "plots", "fitcache"),
-    ("nuisances", "estimators", "cfmtl", "datasets", "methods"),
-    ("runs", "tables", "sensitivity", "identification", "loss_weights", "disagreements", "ledger"),
+    (
+        "nuisances",
+        "estimators",
+        "cfmtl",
+        "datasets",
+        "methods",
+        "pair_classifier",
+        "richer_nuisances",
+        "value",
+    ),
+    (
+        "runs",
+        "tables",
+        "sensitivity",
+        "identification",
+        "loss_weights",
+        "disagreements",
+        "ledger",
+        "montecarlo",
+        "policy_check",
+    ),
 )
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 

@@ -1,6 +1,7 @@
 """Data: the catalog and ratings tables, and the two ways to a study with known strata."""
 
 from cfmtl_lib.datasets.catalog import CATALOG
+from cfmtl_lib.datasets.features import FeatureStudy, simulated_features
 from cfmtl_lib.datasets.loading import load_study
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
 from cfmtl_lib.datasets.semisynthetic import semisynthetic
@@ -9,6 +10,7 @@ from cfmtl_lib.datasets.study import LabelledPairs, Study
 
 __all__ = [
     "CATALOG",
+    "FeatureStudy",
     "LabelledPairs",
     "Ratings",
     "Study",
@@ -16,4 +18,5 @@ __all__ = [
     "load_study",
     "semisynthetic",
     "simulated",
+    "simulated_features",
 ]

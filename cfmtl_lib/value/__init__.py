@@ -1,0 +1,48 @@
+"""What a policy is worth, from the log alone: doubly robust value, budget curve, error bars, checks."""
+
+from cfmtl_lib.value.bounds import share_ranges, strata_bounds
+from cfmtl_lib.value.checks import (
+    balance,
+    check_implications,
+    negative_control,
+    overlap,
+    propensity_calibration,
+)
+from cfmtl_lib.value.confounding import ConfoundingBound, confounding_bound
+from cfmtl_lib.value.crossfit import crossfit
+from cfmtl_lib.value.curves import BudgetCurve, budget_curve, budget_curve_difference
+from cfmtl_lib.value.estimates import (
+    Estimate,
+    PolicyValue,
+    policy_value,
+    policy_value_difference,
+    strata_shares,
+)
+from cfmtl_lib.value.guarantee import RewardBound, reward_lower_bound
+from cfmtl_lib.value.scores import LogNuisances, UnitScores, unit_scores
+
+__all__ = [
+    "BudgetCurve",
+    "ConfoundingBound",
+    "Estimate",
+    "LogNuisances",
+    "PolicyValue",
+    "RewardBound",
+    "UnitScores",
+    "balance",
+    "budget_curve",
+    "budget_curve_difference",
+    "check_implications",
+    "confounding_bound",
+    "crossfit",
+    "negative_control",
+    "overlap",
+    "policy_value",
+    "policy_value_difference",
+    "propensity_calibration",
+    "reward_lower_bound",
+    "share_ranges",
+    "strata_bounds",
+    "strata_shares",
+    "unit_scores",
+]

@@ -1,0 +1,402 @@
+r"""Value against budget: how much the best-ranked units earn, from the log alone, with bands.
+
+Units are ranked by one score (of a model) and judged by another (the doubly robust one), so that a model
+cannot vouch for itself. A curve at share q is the mean of :math:`1\{\text{rank} \le q n\}` times the unit's
+score of the reward; at an amount of money b it is the curve at the share at which expected payments reach b.
+
+Errors come from a Bayesian bootstrap of units or clusters (Rubin, 1981): each replicate weighs them by
+independent exponential numbers, ranks with those weights, and draws the whole curve again. So the
+threshold that the budget sets, the spend that the money axis needs, areas, differences and
+maxima carry their errors without a formula each. Uniform bands take the largest studentised deviation
+over the grid (Montiel Olea and Plagborg-Moller, 2019, "Simultaneous confidence bands").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.value.crossfit import crossfit
+from cfmtl_lib.value.estimates import check_clusters
+from cfmtl_lib.value.scores import LogNuisances, unit_scores
+
+SHARES = tuple(round(0.02 * step, 2) for step in range(51))
+
+
+class StoppingPoint(NamedTuple):
+    """Where a curve is highest.
+
+    Attributes
+    ----------
+    budget : float
+        On the axis of the curve.
+    value, lower, upper : float
+        With the uniform band: the point was chosen by looking at the whole curve.
+    earliest, latest : float
+        Budgets whose uniform band reaches the highest lower limit: the best one is among them.
+    """
+
+    budget: float
+    value: float
+    lower: float
+    upper: float
+    earliest: float
+    latest: float
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetCurve:
+    """A curve over budgets, or a difference of two.
+
+    Attributes
+    ----------
+    by : {"share", "spend"}
+        Axis: share of units treated, or payments in conversions a unit.
+    budget, value, standard_error : ndarray of shape (k,), float64
+        Value in conversions a unit.
+    lower, upper : ndarray of shape (k,), float64
+        Pointwise interval.
+    lower_uniform, upper_uniform : ndarray of shape (k,), float64
+        Band that holds the whole curve with probability ``level``.
+    spend, spend_standard_error : ndarray of shape (k,), float64
+        Payments at each budget, in conversions a unit (differences for a difference).
+    share : ndarray of shape (k,), float64
+        Share treated at each budget (differences for a difference).
+    area, area_standard_error : float
+        Mean height over the axis.
+    level : float
+    n_bootstrap : int
+    """
+
+    by: str
+    budget: NDArray[np.float64]
+    value: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    lower_uniform: NDArray[np.float64]
+    upper_uniform: NDArray[np.float64]
+    spend: NDArray[np.float64]
+    spend_standard_error: NDArray[np.float64]
+    share: NDArray[np.float64]
+    area: float
+    area_standard_error: float
+    level: float
+    n_bootstrap: int
+
+    def best(self) -> StoppingPoint:
+        """The budget at which the curve is highest, and those that could be the best as well."""
+        k = int(self.value.argmax())
+        possible = np.flatnonzero(self.upper_uniform >= self.lower_uniform.max())
+        return StoppingPoint(
+            float(self.budget[k]),
+            float(self.value[k]),
+            float(self.lower_uniform[k]),
+            float(self.upper_uniform[k]),
+            float(self.budget[possible[0]]),
+            float(self.budget[possible[-1]]),
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """The curve as a table, a row a budget."""
+        columns = (
+            "budget",
+            "value",
+            "standard_error",
+            "lower",
+            "upper",
+            "lower_uniform",
+            "upper_uniform",
+            "spend",
+            "spend_standard_error",
+            "share",
+        )
+        return pd.DataFrame({name: getattr(self, name) for name in columns})
+
+
+def budget_curve(
+    score: ArrayLike,
+    log: IncentiveLog,
+    nuisances: LogNuisances | None = None,
+    *,
+    scenario: str = "coupon",
+    cost: float = PAPER.cost,
+    by: str = "share",
+    budgets: ArrayLike | None = None,
+    only_positive: bool = True,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+    n_bootstrap: int = 400,
+    seed: int = 0,
+    n_jobs: int = 2,
+) -> BudgetCurve:
+    """What the policy that ranks by a score earns at each budget.
+
+    Parameters
+    ----------
+    score : array_like of shape (n,), float
+        For ranking, higher first; from a model that has not seen this log. Ties go to rows that come first.
+    log : IncentiveLog
+    nuisances : LogNuisances, optional
+        For judging; :func:`~cfmtl_lib.value.crossfit.crossfit` with its defaults if left out.
+    scenario : {"coupon", "cash"}
+    cost : float
+    by : {"share", "spend"}
+        Budgets as shares of the units, or as money: payments in conversions a unit, estimated as well.
+    budgets : array_like of shape (k,), optional
+        Increasing, from 0. Shares 0, 0.02, ..., 1, or 51 amounts up to what treating everyone costs.
+    only_positive : bool
+        Stop where the score is no longer positive, as :func:`~cfmtl_lib.policy.allocate` does.
+    clusters : array_like of shape (n,), optional
+        Units of one cluster (a user, say) may depend on each other.
+    level : float
+    clip : float, optional
+        See :func:`~cfmtl_lib.value.scores.unit_scores`.
+    n_bootstrap : int
+        At least 50.
+    seed : int
+    n_jobs : int
+        Threads; the curve does not depend on it.
+
+    Returns
+    -------
+    BudgetCurve
+
+    Raises
+    ------
+    InputError
+        If shapes differ, scores are not finite, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> from cfmtl_lib import simulated_features
+    >>> study = simulated_features(3000, seed=1)
+    >>> rank_by = study.strata_probability[:, 3]
+    >>> curve = budget_curve(rank_by, study.log, study.true_nuisances, budgets=[0, 0.5, 1], n_bootstrap=50)
+    >>> bool(curve.value[1] > curve.value[2] / 2)
+    True
+    """
+    return _curve(
+        [score],
+        log,
+        nuisances,
+        scenario=scenario,
+        cost=cost,
+        by=by,
+        budgets=budgets,
+        only_positive=only_positive,
+        clusters=clusters,
+        level=level,
+        clip=clip,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+        n_jobs=n_jobs,
+    )
+
+
+def budget_curve_difference(
+    score: ArrayLike,
+    other: ArrayLike,
+    log: IncentiveLog,
+    nuisances: LogNuisances | None = None,
+    *,
+    scenario: str = "coupon",
+    cost: float = PAPER.cost,
+    by: str = "share",
+    budgets: ArrayLike | None = None,
+    only_positive: bool = True,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+    n_bootstrap: int = 400,
+    seed: int = 0,
+    n_jobs: int = 2,
+) -> BudgetCurve:
+    """The curve of one score minus that of another, at equal budgets and on the same units.
+
+    Parameters
+    ----------
+    score, other : array_like of shape (n,), float
+    log, nuisances, scenario, cost, by, budgets, only_positive, clusters, level, clip, n_bootstrap, seed,
+    n_jobs
+        As in :func:`budget_curve`.
+
+    Returns
+    -------
+    BudgetCurve
+        Of the difference; ``area`` is the mean difference over the budgets.
+
+    Raises
+    ------
+    InputError
+        As in :func:`budget_curve`.
+    """
+    return _curve(
+        [score, other],
+        log,
+        nuisances,
+        scenario=scenario,
+        cost=cost,
+        by=by,
+        budgets=budgets,
+        only_positive=only_positive,
+        clusters=clusters,
+        level=level,
+        clip=clip,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+        n_jobs=n_jobs,
+    )
+
+
+class _Ranking:
+    """Units in the order of one score, with what each earns and pays out."""
+
+    def __init__(
+        self, score: ArrayLike, reward: NDArray[np.float64], spend: NDArray[np.float64], only_positive: bool
+    ) -> None:
+        values = np.asarray(score, dtype=np.float64)
+        if values.shape != reward.shape:
+            raise InputError("score", expected=f"shape {reward.shape}", found=f"shape {values.shape}")
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if wrong.size:
+            raise InputError("score", expected="finite numbers", found="NaN or infinity", row=int(wrong[0]))
+        self.order = np.argsort(-values, kind="stable")
+        self.n_wanted = int((values > 0).sum()) if only_positive else len(values)
+        self.reward, self.spend = reward[self.order], spend[self.order]
+
+    def at(
+        self, budgets: NDArray[np.float64], by: str, weight: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Value, spend and share treated at budgets, with weighted units; each of shape (k,)."""
+        in_order = weight[self.order]
+        total = float(in_order.sum())
+        share = np.concatenate([[0.0], np.cumsum(in_order)]) / total
+        value = np.concatenate([[0.0], np.cumsum(in_order * self.reward)]) / total
+        spend = np.concatenate([[0.0], np.cumsum(in_order * self.spend)]) / total
+        last = self.n_wanted
+        if by == "share":
+            reached = np.minimum(budgets, share[last])
+        else:
+            # Scores of payments can be negative for a unit; money once spent is not earned back.
+            spent = np.maximum.accumulate(spend[: last + 1])
+            position = np.searchsorted(spent, budgets, side="right") - 1
+            reached = share[: last + 1][np.clip(position, 0, last)]
+        # Between two units the next one is treated with the probability that uses the budget up.
+        return np.interp(reached, share, value), np.interp(reached, share, spend), reached
+
+
+def _curve(
+    scores_to_rank: list[ArrayLike],
+    log: IncentiveLog,
+    nuisances: LogNuisances | None,
+    *,
+    scenario: str,
+    cost: float,
+    by: str,
+    budgets: ArrayLike | None,
+    only_positive: bool,
+    clusters: ArrayLike | None,
+    level: float,
+    clip: float | None,
+    n_bootstrap: int,
+    seed: int,
+    n_jobs: int,
+) -> BudgetCurve:
+    check_choice("by", by, ("share", "spend"))
+    if not 0 < level < 1:
+        raise InputError("level", expected="a number in (0, 1)", found=repr(level))
+    if n_bootstrap < 50:
+        raise InputError("n_bootstrap", expected="at least 50", found=repr(n_bootstrap))
+    nuisances = crossfit(log) if nuisances is None else nuisances
+    scores = unit_scores(log, nuisances, clip=clip)
+    reward, spend = scores.reward(scenario, cost), scores.spend(scenario, cost)
+    n = len(log)
+    rankings = [_Ranking(score, reward, spend, only_positive) for score in scores_to_rank]
+    grid = _checked_budgets(budgets, by, float(spend.mean()))
+
+    def curves(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        parts = [np.stack(ranking.at(grid, by, weight)) for ranking in rankings]
+        return parts[0] if len(parts) == 1 else parts[0] - parts[1]
+
+    draw = _weights(n, clusters, seed)
+    value, paid, share = curves(np.ones(n))
+    replicates = np.stack(
+        joblib.Parallel(n_jobs=n_jobs, prefer="threads")(
+            joblib.delayed(lambda index: curves(draw(index))[:2])(index) for index in range(n_bootstrap)
+        )
+    )
+    error, paid_error = replicates.std(axis=0, ddof=1)
+    reach = float(stats.norm.ppf((1 + level) / 2)) * error
+    uniform = _uniform_factor(replicates[:, 0], value, error, level) * error
+    areas = _mean_height(grid, replicates[:, 0])
+    return BudgetCurve(
+        by=by,
+        budget=grid,
+        value=value,
+        standard_error=error,
+        lower=value - reach,
+        upper=value + reach,
+        lower_uniform=value - uniform,
+        upper_uniform=value + uniform,
+        spend=paid,
+        spend_standard_error=paid_error,
+        share=share,
+        area=float(_mean_height(grid, value)),
+        area_standard_error=float(areas.std(ddof=1)),
+        level=level,
+        n_bootstrap=n_bootstrap,
+    )
+
+
+def _weights(n: int, clusters: ArrayLike | None, seed: int) -> Callable[[int], NDArray[np.float64]]:
+    member, n_groups = (None, n) if clusters is None else check_clusters(clusters, n)
+    if n_groups < 2:
+        raise InputError("clusters", expected="at least two units or clusters", found=str(n_groups))
+
+    def draw(index: int) -> NDArray[np.float64]:
+        # A stream a replicate: threads in any order draw the same.
+        weight = np.random.default_rng([seed, index]).standard_exponential(n_groups)
+        return weight if member is None else weight[member]
+
+    return draw
+
+
+def _checked_budgets(budgets: ArrayLike | None, by: str, spend_on_all: float) -> NDArray[np.float64]:
+    if budgets is None:
+        return np.array(SHARES) if by == "share" else np.linspace(0, max(spend_on_all, 0), len(SHARES))
+    grid = np.asarray(budgets, dtype=np.float64)
+    top = 1.0 if by == "share" else np.inf
+    if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all() or not 0 <= grid[0] < grid[-1] <= top:
+        raise InputError(
+            "budgets",
+            expected="at least two increasing numbers from 0" + (" to 1" if by == "share" else ""),
+            found=repr(np.asarray(budgets).tolist())[:80],
+        )
+    return grid
+
+
+def _uniform_factor(
+    replicates: NDArray[np.float64], value: NDArray[np.float64], error: NDArray[np.float64], level: float
+) -> float:
+    moving = error > 1e-12 * max(1.0, float(np.abs(value).max()))
+    if not moving.any():
+        return 0.0
+    largest = (np.abs(replicates[:, moving] - value[moving]) / error[moving]).max(axis=1)
+    # A band is never narrower than the pointwise intervals.
+    return max(float(np.quantile(largest, level)), float(stats.norm.ppf((1 + level) / 2)))
+
+
+def _mean_height(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.trapezoid(values, grid, axis=-1) / (grid[-1] - grid[0])

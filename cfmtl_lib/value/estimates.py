@@ -1,0 +1,306 @@
+r"""The value of a policy, of a difference of two, and of the strata shares: estimate, error, interval.
+
+The value of a policy :math:`\pi(x) \in [0, 1]` against treating nobody is
+:math:`E[\pi(X)\, r]`, with r the reward of treating a unit. Its estimate is the mean of :math:`\pi(x_i)`
+times the doubly robust score of unit i (:mod:`cfmtl_lib.value.scores`), its standard error that of a mean:
+the score is orthogonal to the nuisances, so that their own errors do not enter to first order (Athey and
+Wager, 2021, "Policy learning with observational data"; Dudik, Langford and Li, 2011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.strata import STRATA
+from cfmtl_lib.value.crossfit import crossfit
+from cfmtl_lib.value.scores import LogNuisances, UnitScores, unit_scores
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over the units of a log.
+
+    Attributes
+    ----------
+    value, standard_error : float
+        In conversions a unit.
+    lower, upper : float
+        Normal interval at ``level``.
+    level : float
+    n : int
+        Units.
+    n_clusters : int
+        Groups taken as independent; n without clusters.
+    """
+
+    value: float
+    standard_error: float
+    lower: float
+    upper: float
+    level: float
+    n: int
+    n_clusters: int
+
+    @property
+    def total(self) -> float:
+        """Value summed over the units of the log, as the tables of the paper count."""
+        return self.n * self.value
+
+    @property
+    def total_standard_error(self) -> float:
+        """Standard error of :attr:`total`."""
+        return self.n * self.standard_error
+
+    @property
+    def p_positive(self) -> float:
+        """One-sided p-value of the hypothesis that the value is not positive."""
+        return float(stats.norm.sf(self.value / self.standard_error)) if self.standard_error else 0.5
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ± {self.standard_error:.4f} [{self.lower:.4f}, {self.upper:.4f}]"
+
+
+@dataclass(frozen=True)
+class PolicyValue(Estimate):
+    """Value of a policy, in conversions a unit of the log.
+
+    Attributes
+    ----------
+    share_treated : float
+        Mean of the policy.
+    spend : Estimate
+        What the policy pays out, in conversions a unit: cost times expected payments.
+    effective_sample_size : (float, float)
+        Of the treated and of the untreated rows that the policy would treat, (sum w)^2 / sum w^2 with w the
+        policy times the inverse probability of the row's arm (Kish, 1965). Below some hundreds the normal
+        interval is not to be trusted.
+    n_clipped : int
+        Rows whose propensity was moved to the bound of clipping.
+    """
+
+    share_treated: float
+    spend: Estimate
+    effective_sample_size: tuple[float, float]
+    n_clipped: int
+
+    def __str__(self) -> str:
+        return (
+            f"{super().__str__()}, treats {self.share_treated:.1%}, "
+            f"spends {self.spend.value:.4f} ± {self.spend.standard_error:.4f}, effective sample "
+            f"{self.effective_sample_size[0]:,.0f} treated, {self.effective_sample_size[1]:,.0f} untreated, "
+            f"{self.n_clipped:,} propensities clipped"
+        )
+
+
+def policy_value(
+    treat: ArrayLike,
+    log: IncentiveLog,
+    nuisances: LogNuisances | None = None,
+    *,
+    scenario: str = "coupon",
+    cost: float = PAPER.cost,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+) -> PolicyValue:
+    """What a policy would have earned on the units of a log, against treating nobody.
+
+    Parameters
+    ----------
+    treat : array_like of shape (n,), bool or in [0, 1]
+        Whom the policy treats, or with which probability. It must not depend on the outcomes of this log.
+    log : IncentiveLog
+    nuisances : LogNuisances, optional
+        At the rows of the log; :func:`~cfmtl_lib.value.crossfit.crossfit` with its defaults if left out.
+    scenario : {"coupon", "cash"}
+    cost : float
+        Cost c >= 0 of one incentive, in units of one conversion.
+    clusters : array_like of shape (n,), optional
+        Units of one cluster (a user, say) may depend on each other.
+    level : float
+        Of the interval, in (0, 1).
+    clip : float, optional
+        See :func:`~cfmtl_lib.value.scores.unit_scores`.
+
+    Returns
+    -------
+    PolicyValue
+
+    Raises
+    ------
+    InputError
+        If shapes differ, a probability lies outside [0, 1], or a parameter is out of range.
+
+    Notes
+    -----
+    The standard error is that of the mean over a population of units like these. As an error of the
+    reward on exactly these units (a sample quantity, as in Table 4) it is too large rather than too small.
+
+    Examples
+    --------
+    >>> from cfmtl_lib import simulated_features
+    >>> study = simulated_features(4000, seed=1)
+    >>> everyone = np.ones(4000, dtype=bool)
+    >>> value = policy_value(everyone, study.log, study.true_nuisances)
+    >>> bool(abs(value.value - study.true_value(everyone, "coupon", 0.4)) < 3 * value.standard_error)
+    True
+    """
+    probability = check_policy(treat, len(log))
+    nuisances = crossfit(log) if nuisances is None else nuisances
+    scores = unit_scores(log, nuisances, clip=clip)
+    estimate = mean_estimate(probability * scores.reward(scenario, cost), clusters=clusters, level=level)
+    spend = mean_estimate(probability * scores.spend(scenario, cost), clusters=clusters, level=level)
+    return PolicyValue(
+        **vars(estimate),
+        share_treated=float(probability.mean()),
+        spend=spend,
+        effective_sample_size=_effective_sample_size(probability, scores),
+        n_clipped=scores.n_clipped,
+    )
+
+
+def policy_value_difference(
+    treat: ArrayLike,
+    other: ArrayLike,
+    log: IncentiveLog,
+    nuisances: LogNuisances | None = None,
+    *,
+    scenario: str = "coupon",
+    cost: float = PAPER.cost,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+) -> Estimate:
+    """How much more a policy earns than another: paired on the units, so that what both treat alike cancels.
+
+    Parameters
+    ----------
+    treat, other : array_like of shape (n,), bool or in [0, 1]
+        The value of ``treat`` minus that of ``other``.
+    log, nuisances, scenario, cost, clusters, level, clip
+        As in :func:`policy_value`.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    InputError
+        As in :func:`policy_value`.
+    """
+    more = check_policy(treat, len(log)) - check_policy(other, len(log))
+    nuisances = crossfit(log) if nuisances is None else nuisances
+    reward = unit_scores(log, nuisances, clip=clip).reward(scenario, cost)
+    return mean_estimate(more * reward, clusters=clusters, level=level)
+
+
+def strata_shares(
+    log: IncentiveLog,
+    nuisances: LogNuisances | None = None,
+    *,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+) -> pd.DataFrame:
+    """Doubly robust shares of the five strata, with errors; exclusion and monotonicity are assumed.
+
+    Parameters
+    ----------
+    log, nuisances, clusters, level, clip
+        As in :func:`policy_value`.
+
+    Returns
+    -------
+    DataFrame
+        Index: the strata; value, standard_error, lower, upper. Values sum to 1; a negative one is evidence
+        against an assumption, and is not clipped.
+    """
+    nuisances = crossfit(log) if nuisances is None else nuisances
+    scores = unit_scores(log, nuisances, clip=clip).strata()
+    estimates = [mean_estimate(column, clusters=clusters, level=level) for column in scores.T]
+    columns = ["value", "standard_error", "lower", "upper"]
+    return pd.DataFrame(
+        [[getattr(estimate, name) for name in columns] for estimate in estimates],
+        index=pd.Index(STRATA, name="stratum"),
+        columns=columns,
+    )
+
+
+def mean_estimate(
+    values: NDArray[np.float64], *, clusters: ArrayLike | None = None, level: float = 0.95
+) -> Estimate:
+    """Mean of independent values, or of values that are independent between clusters.
+
+    The clustered variance is that of Liang and Zeger (1986) for a mean, with the factor G / (G - 1).
+
+    Examples
+    --------
+    >>> str(mean_estimate(np.array([0.0, 1.0, 2.0, 1.0])))
+    '1.0000 ± 0.4082 [0.1998, 1.8002]'
+    >>> mean_estimate(np.array([0.0, 1.0, 2.0, 1.0]), clusters=["a", "a", "b", "b"]).n_clusters
+    2
+    """
+    if not 0 < level < 1:
+        raise InputError("level", expected="a number in (0, 1)", found=repr(level))
+    n = len(values)
+    mean = float(values.mean())
+    deviations, n_groups = values - mean, n
+    if clusters is not None:
+        member, n_groups = check_clusters(clusters, n)
+        deviations = np.bincount(member, weights=deviations).astype(np.float64)
+    if n_groups < 2:
+        raise InputError(
+            "log" if clusters is None else "clusters", expected="at least two units or clusters", found="one"
+        )
+    error = float(np.sqrt(n_groups / (n_groups - 1) * np.square(deviations).sum())) / n
+    reach = float(stats.norm.ppf((1 + level) / 2)) * error
+    return Estimate(mean, error, mean - reach, mean + reach, level, n, n_groups)
+
+
+def check_policy(treat: ArrayLike, n: int) -> NDArray[np.float64]:
+    """A policy as probabilities of shape (n,), or an :class:`InputError` naming the first bad row."""
+    policy = np.asarray(treat)
+    if policy.shape != (n,):
+        raise InputError(
+            "treat", expected=f"shape ({n},), one value a row of the log", found=f"{policy.shape}"
+        )
+    if policy.dtype.kind not in "biuf":
+        raise InputError("treat", expected="True/False or numbers in [0, 1]", found=f"dtype {policy.dtype}")
+    policy = policy.astype(np.float64)
+    wrong = np.flatnonzero(~((policy >= 0) & (policy <= 1)))
+    if wrong.size:
+        raise InputError(
+            "treat",
+            expected="True/False or probabilities in [0, 1]",
+            found=str(policy[wrong[0]]),
+            row=int(wrong[0]),
+            advice="Turn scores into a policy with cfmtl_lib.allocate.",
+        )
+    return policy
+
+
+def check_clusters(clusters: ArrayLike, n: int) -> tuple[NDArray[np.int64], int]:
+    """Number the clusters from 0; return the number of each row, and how many there are."""
+    given = np.asarray(clusters)
+    if given.shape != (n,):
+        raise InputError("clusters", expected=f"shape ({n},), one name a row", found=f"shape {given.shape}")
+    names, member = np.unique(given, return_inverse=True)
+    return member, len(names)
+
+
+def _effective_sample_size(probability: NDArray[np.float64], scores: UnitScores) -> tuple[float, float]:
+    sizes = []
+    for in_arm, p_arm in ((scores.treated, scores.propensity), (~scores.treated, 1 - scores.propensity)):
+        weight = (probability / p_arm)[in_arm]
+        total = weight.sum()
+        sizes.append(float(total**2 / np.square(weight).sum()) if total > 0 else 0.0)
+    return sizes[0], sizes[1]

@@ -1,0 +1,235 @@
+r"""Doubly robust unit scores: what one logged row says about the reward of treating it.
+
+The reward of treating a unit of any of the five strata is the same function of its potential outcomes:
+
+.. math::
+    r_{\text{coupon}} = (1+c)\,(Y(1)-Y(0)) - c\,C(1)Y(1), \qquad
+    r_{\text{cash}} = (1+c)\,(Y(1)-Y(0)) - c\,C(1) .
+
+Its mean over any group of units needs four means of outcomes in one arm each. For each of them the augmented
+inverse-propensity (AIPW) score of Robins, Rotnitzky and Zhao (1994) is
+
+.. math::
+    G_1[Z] = m_1(x) + \frac{T}{e(x)}\,(Z - m_1(x)), \qquad
+    G_0[Z] = m_0(x) + \frac{1-T}{1-e(x)}\,(Z - m_0(x)),
+
+whose mean given x is E[Z(t) | x] if the propensity e *or* the regression m is right. No stratum is
+observed, and neither exclusion nor monotonicity is needed for the reward: unconfoundedness and overlap are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.strata import SCENARIOS, check_cost, strata_from_moments, stratum_rewards
+
+MOMENT_NAMES = (
+    "converted_treated",
+    "converted_untreated",
+    "collected_treated",
+    "collected_and_converted_treated",
+)
+"""In the order of :func:`~cfmtl_lib.strata.strata_from_moments`."""
+
+CLIP_OF_ESTIMATES = 0.01
+"""Estimated propensities are kept this far from 0 and 1 unless told otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class LogNuisances:
+    r"""Propensity and conditional means at each row of a log; from any source.
+
+    For valid standard errors no row may have helped to fit its own values: see
+    :func:`~cfmtl_lib.value.crossfit.crossfit`, or fit on another log.
+
+    Parameters
+    ----------
+    propensity : array_like of shape (n,), float in [0, 1]
+        :math:`e(x) = P(T{=}1|x)`.
+    converted_treated, converted_untreated : array_like of shape (n,), float
+        :math:`\mu_1(x) = E[Y|T{=}1,x]` and :math:`\mu_0(x) = E[Y|T{=}0,x]`.
+    collected_treated : array_like of shape (n,), float
+        :math:`\kappa(x) = P(C{=}1|T{=}1,x)`.
+    collected_and_converted_treated : array_like of shape (n,), float
+        :math:`\tau(x) = P(C{=}1,Y{=}1|T{=}1,x)`.
+    propensity_is_known : bool
+        Whether the assignment was designed. Known propensities are never clipped by default.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, a value is not finite, or a propensity lies outside [0, 1].
+    """
+
+    propensity: NDArray[np.float64]
+    converted_treated: NDArray[np.float64]
+    converted_untreated: NDArray[np.float64]
+    collected_treated: NDArray[np.float64]
+    collected_and_converted_treated: NDArray[np.float64]
+    propensity_is_known: bool = False
+
+    def __post_init__(self) -> None:
+        n = len(np.atleast_1d(np.asarray(self.propensity)))
+        for name in ("propensity", *MOMENT_NAMES):
+            value = np.asarray(getattr(self, name), dtype=np.float64)
+            if value.shape != (n,):
+                raise InputError(name, expected=f"shape ({n},), as the propensity", found=f"{value.shape}")
+            wrong = ~np.isfinite(value)
+            if name == "propensity":
+                wrong |= (value < 0) | (value > 1)
+            _refuse_first(
+                name, wrong, value, "values in [0, 1]" if name == "propensity" else "finite numbers"
+            )
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(
+        cls, propensity: ArrayLike, means: Mapping[str, ArrayLike], *, propensity_is_known: bool = False
+    ) -> Self:
+        """From a propensity and the four means by name (:data:`MOMENT_NAMES`)."""
+        values = {name: np.asarray(means[name], dtype=np.float64) for name in MOMENT_NAMES}
+        return cls(
+            np.asarray(propensity, dtype=np.float64),
+            values["converted_treated"],
+            values["converted_untreated"],
+            values["collected_treated"],
+            values["collected_and_converted_treated"],
+            propensity_is_known,
+        )
+
+    def __len__(self) -> int:
+        return len(self.propensity)
+
+    def predicted_strata(self) -> NDArray[np.float64]:
+        """Strata probabilities that the four means imply; shape (n, 5)."""
+        return strata_from_moments(*(getattr(self, name) for name in MOMENT_NAMES))
+
+
+@dataclass(frozen=True, eq=False)
+class UnitScores:
+    """AIPW scores of the rows of a log.
+
+    Attributes
+    ----------
+    moments : ndarray of shape (n, 4), float64
+        G1[Y], G0[Y], G1[C] and G1[CY].
+    propensity : ndarray of shape (n,), float64
+        As used, after clipping.
+    treated : ndarray of shape (n,), bool
+    n_clipped : int
+        Rows whose propensity was moved to the bound.
+    """
+
+    moments: NDArray[np.float64]
+    propensity: NDArray[np.float64]
+    treated: NDArray[np.bool_]
+    n_clipped: int
+
+    def __len__(self) -> int:
+        return len(self.propensity)
+
+    def strata(self) -> NDArray[np.float64]:
+        """Scores of the five strata probabilities; rows sum to 1; shape (n, 5)."""
+        return strata_from_moments(*self.moments.T)
+
+    def reward(self, scenario: str, cost: float) -> NDArray[np.float64]:
+        """Scores of the reward of treating each row, in conversions; shape (n,)."""
+        uplift = self.moments[:, 0] - self.moments[:, 1]
+        return (1 + check_cost(cost)) * uplift - self.spend(scenario, cost)
+
+    def spend(self, scenario: str, cost: float) -> NDArray[np.float64]:
+        """Scores of what treating each row pays out, in conversions; shape (n,).
+
+        A coupon is paid for when it is used in a purchase, cash whenever it is collected.
+        """
+        paid_on = 3 if check_choice("scenario", scenario, SCENARIOS) == "coupon" else 2
+        return check_cost(cost) * self.moments[:, paid_on]
+
+
+def unit_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | None = None) -> UnitScores:
+    """AIPW scores of four means for each row of a log.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    nuisances : LogNuisances
+        At the rows of the log.
+    clip : float, optional
+        Propensities are moved into [clip, 1 - clip]: less variance for some bias. 0.01 for estimated
+        propensities and 0 for known ones if left out. ``n_clipped`` of the result counts the rows.
+
+    Returns
+    -------
+    UnitScores
+
+    Raises
+    ------
+    InputError
+        If log and nuisances differ in length, clip lies outside [0, 0.5), or a propensity is 0 or 1.
+
+    Examples
+    --------
+    >>> log = IncentiveLog(x=[[0.0], [0.0]], t=[1, 0], c=[1, 0], y=[1, 0])
+    >>> half = [0.5, 0.5]
+    >>> known = LogNuisances(half, half, half, half, [0.25, 0.25], propensity_is_known=True)
+    >>> scores = unit_scores(log, known)
+    >>> scores.moments.tolist()
+    [[1.5, 0.5, 1.5, 1.75], [0.5, -0.5, 0.5, 0.25]]
+    >>> scores.strata()[0].round(2).tolist()
+    [-0.25, -0.25, -0.25, 1.0, 0.75]
+    """
+    if len(log) != len(nuisances):
+        raise InputError("nuisances", expected=f"{len(log)} rows, as the log", found=f"{len(nuisances)} rows")
+    if clip is None:
+        clip = 0.0 if nuisances.propensity_is_known else CLIP_OF_ESTIMATES
+    if not 0 <= clip < 0.5:
+        raise InputError("clip", expected="a number in [0, 0.5)", found=repr(clip))
+    e = np.clip(nuisances.propensity, clip, 1 - clip)
+    _refuse_first("propensity", (e == 0) | (e == 1), e, "values strictly between 0 and 1 (overlap)")
+    treated = log.t == 1
+    weight = np.where(treated, 1 / e, 1 / (1 - e))
+    moments = np.empty((len(log), len(MOMENT_NAMES)))
+    outcomes = (log.y, log.y, log.c, log.c * log.y)
+    for k, (name, outcome) in enumerate(zip(MOMENT_NAMES, outcomes, strict=True)):
+        mean = getattr(nuisances, name)
+        in_arm = treated if k != 1 else ~treated
+        moments[:, k] = mean + in_arm * weight * (outcome - mean)
+    return UnitScores(moments, e, treated, int((e != nuisances.propensity).sum()))
+
+
+def net_outcome(log: IncentiveLog, scenario: str, cost: float) -> NDArray[np.float64]:
+    r"""The one outcome whose uplift is the reward: :math:`(1+c)Y - c\,CY` (cash: :math:`-c\,C`); shape (n,).
+
+    Since C = 0 where T = 0, :math:`W(1) - W(0)` is the reward of treating the unit. Anything that estimates
+    an average treatment effect estimates a reward when given W.
+    """
+    paid_on = log.c * log.y if check_choice("scenario", scenario, SCENARIOS) == "coupon" else log.c
+    cost = check_cost(cost)
+    return (1 + cost) * log.y - cost * paid_on
+
+
+def net_means(
+    nuisances: LogNuisances, scenario: str, cost: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """E[W | T=1, x] and E[W | T=0, x] of :func:`net_outcome`, from the four means; each of shape (n,)."""
+    stratum_rewards(scenario, cost)  # refuses unknown scenarios and bad costs
+    paid_on = (
+        nuisances.collected_and_converted_treated if scenario == "coupon" else nuisances.collected_treated
+    )
+    return (
+        (1 + cost) * nuisances.converted_treated - cost * paid_on,
+        (1 + cost) * nuisances.converted_untreated,
+    )
+
+
+def _refuse_first(subject: str, wrong: NDArray[np.bool_], value: NDArray, expected: str) -> None:
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise InputError(subject, expected=expected, found=str(value[row]), row=row)

@@ -1,0 +1,118 @@
+"""Checks raise the alarm where they should, and only as often as they may."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+import cfmtl_lib as cf
+from cfmtl_lib.datasets.features import POINTS
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.value import balance, check_implications, negative_control, overlap, propensity_calibration
+from cfmtl_lib.value.checks import holm
+
+
+@pytest.fixture(scope="module")
+def study():
+    return cf.simulated_features(6000, seed=3)
+
+
+def blind_to(study, column):
+    """The truth, but for a propensity that averages over one feature."""
+    truth = study.true_nuisances
+    rest = np.delete(POINTS, column, axis=1) @ 2.0 ** np.arange(4)
+    e = np.array([cf.datasets.features.propensities()[rest == r].mean() for r in rest])
+    means = {name: getattr(truth, name) for name in cf.value.scores.MOMENT_NAMES}
+    return cf.LogNuisances.of(e[study.point], means)
+
+
+def test_overlap_by_hand():
+    log = cf.IncentiveLog(np.zeros((4, 1)), [1, 1, 0, 0], [0] * 4, [0] * 4)
+    half = np.full(4, 0.5)
+    e = np.array([0.5, 0.25, 0.5, 0.96])
+    table = overlap(log, cf.LogNuisances(e, half, half, half, half))
+    assert table.loc["treated", "effective_sample_size"] == pytest.approx(36 / 20)
+    assert table.loc["treated", "largest_weight"] == pytest.approx(4 / 6)
+    assert table.loc["untreated", "effective_sample_size"] == pytest.approx(27**2 / (4 + 625))
+    assert table["extreme"].tolist() == [0.5, 0.0]
+    assert table["n"].tolist() == [2, 2]
+
+
+def test_balance_by_hand_and_its_z_has_mean_0_and_sd_1():
+    z = []
+    for seed in range(200):
+        study = cf.simulated_features(1500, seed)
+        table = balance(study.log, study.true_nuisances, pd.DataFrame(study.log.x[:, :1]))
+        z.append(table["z_after"].iloc[0])
+    assert abs(np.mean(z)) <= 3 / np.sqrt(200)
+    assert abs(np.std(z) - 1) <= 3 / np.sqrt(2 * 199)
+    x, t = study.log.x[:, 0], study.log.t
+    pooled = np.sqrt((x[t == 1].var() + x[t == 0].var()) / 2)
+    assert table["before"].iloc[0] == pytest.approx((x[t == 1].mean() - x[t == 0].mean()) / pooled)
+    e = study.log.propensity
+    after = np.average(x, weights=t / e) - np.average(x, weights=(1 - t) / (1 - e))
+    assert table["after"].iloc[0] == pytest.approx(after / pooled)
+
+
+def test_a_propensity_that_misses_a_feature_is_found_by_that_feature_only(study):
+    covariates = pd.DataFrame(study.log.x)
+    right = balance(study.log, study.true_nuisances, covariates)
+    assert (right["z_after"].abs() <= 3).all()
+    wrong = balance(study.log, blind_to(study, 0), covariates)["z_after"].abs()
+    assert wrong[0] > 8 and (wrong[1:] <= 4).all()
+
+
+def test_negative_controls_are_zero_unless_confounded(study):
+    rng = np.random.default_rng(0)
+    control = rng.random(6000) < 0.2 + 0.6 * study.log.x[:, 0]  # an earlier outcome, driven by feature 0
+    for means in (None, (np.full(6000, 0.5), np.full(6000, 0.5))):
+        right = negative_control(control, study.log, study.true_nuisances, means=means)
+        wrong = negative_control(control, study.log, blind_to(study, 0), means=means)
+        assert abs(right.value) <= 3 * right.standard_error
+        assert abs(wrong.value) > 5 * wrong.standard_error
+    # With the right means of the control, the wrong propensity does no harm.
+    mean = 0.2 + 0.6 * study.log.x[:, 0]
+    rescued = negative_control(control, study.log, blind_to(study, 0), means=(mean, mean))
+    assert abs(rescued.value) <= 3 * rescued.standard_error
+    with pytest.raises(InputError, match="outcome"):
+        negative_control(control[:4], study.log, study.true_nuisances)
+    with pytest.raises(InputError, match="finite"):
+        negative_control(np.full(6000, np.inf), study.log, study.true_nuisances)
+
+
+def test_calibration_is_blind_where_the_model_is_and_sees_by_another_number(study):
+    right = propensity_calibration(study.log, study.true_nuisances)
+    assert right.attrs["p_value"] > 0.001 and right["n"].sum() == 6000
+    averaged = blind_to(study, 0)
+    by_itself = propensity_calibration(study.log, averaged)
+    by_feature = propensity_calibration(study.log, averaged, by=study.log.x[:, 0], n_bins=2)
+    assert by_itself.attrs["p_value"] > 0.001  # an average over a feature is calibrated over itself
+    assert by_feature.attrs["p_value"] < 1e-10
+    with pytest.raises(InputError, match="n_bins"):
+        propensity_calibration(study.log, averaged, n_bins=0)
+
+
+def test_implications_are_rejected_as_rarely_as_announced_and_found_where_violated():
+    rejected = 0
+    for seed in range(150):
+        study = cf.simulated_features(1500, seed)
+        rejected += (check_implications(study.log, study.true_nuisances, n_groups=5)["p_holm"] < 0.05).any()
+    assert rejected <= binom.ppf(0.995, 150, 0.05)
+    # Half of those with the second feature are put off by the incentive: Y(1) < Y(0) there.
+    study = cf.simulated_features(4000, 1)
+    log = study.log
+    rng = np.random.default_rng(0)
+    put_off = (log.x[:, 1] == 1) & (log.t == 1) & (rng.random(4000) < 0.7)
+    defied = cf.IncentiveLog(log.x, log.t, log.c, np.where(put_off, 0, log.y), log.propensity)
+    found = check_implications(defied, cf.crossfit(defied), groups=log.x[:, 1])
+    low = found[found["p_holm"] < 0.05]
+    assert low[["stratum", "group"]].values.tolist() == [["coupon buyer", 1.0]]
+    assert found["n"].sum() == 2 * 4000
+
+
+def test_holm_by_hand_and_bad_groups(study):
+    np.testing.assert_allclose(holm(np.array([0.5, 0.001, 0.02])), [0.5, 0.003, 0.04])
+    with pytest.raises(InputError, match="groups"):
+        check_implications(study.log, study.true_nuisances, groups=[1, 2])
+    with pytest.raises(InputError, match="n_groups"):
+        check_implications(study.log, study.true_nuisances, n_groups=6000)
