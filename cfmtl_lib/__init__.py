@@ -36,7 +36,7 @@ from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.methods import METHODS, fit_methods
 from cfmtl_lib.nuisances import PairNuisances
 from cfmtl_lib.pair_classifier import PairClassifier
-from cfmtl_lib.policy import OutcomeCounts, allocate, count_outcomes, expected_reward
+from cfmtl_lib.policy import OutcomeCounts, allocate, count_outcomes, expected_reward, threshold_policy
 from cfmtl_lib.protocol import PAPER, CellWeights, Protocol
 from cfmtl_lib.strata import CELLS, SCENARIOS, STRATA
 from cfmtl_lib.tables import table4, table5_6
@@ -116,5 +116,6 @@ __all__ = [
     "strata_shares",
     "table4",
     "table5_6",
+    "threshold_policy",
     "unit_scores",
 ]

@@ -104,10 +104,7 @@ def allocate(reward: ArrayLike, budget: float) -> NDArray[np.bool_]:
     >>> allocate([0.3, -0.1, 0.9, 0.2], budget=0.5).tolist()
     [True, False, True, False]
     """
-    values = np.asarray(reward, dtype=np.float64)
-    if values.ndim != 1:
-        raise InputError("reward", expected="shape (n,)", found=f"shape {values.shape}")
-    _refuse_first("reward", ~np.isfinite(values), "finite numbers", "NaN or infinity")
+    values = _checked_rewards(reward)
     n_treated = min(treatable(len(values), budget), int((values > 0).sum()))
     if n_treated == 0:
         return np.zeros(len(values), dtype=bool)
@@ -118,6 +115,63 @@ def allocate(reward: ArrayLike, budget: float) -> NDArray[np.bool_]:
     return treat
 
 
+class ThresholdPolicy(NamedTuple):
+    """The best policy under a budget, as probabilities.
+
+    Attributes
+    ----------
+    probability : ndarray of shape (n,), float64
+        1 above the threshold, ``at_threshold`` at it, 0 below.
+    threshold : float
+        Reward of the last pair that is treated; 0 if the budget suffices for all pairs of positive reward.
+    at_threshold : float
+        Share d in [0, 1] of the pairs at the threshold that is treated.
+    """
+
+    probability: NDArray[np.float64]
+    threshold: float
+    at_threshold: float
+
+
+def threshold_policy(reward: ArrayLike, budget: float) -> ThresholdPolicy:
+    """The policy of largest expected reward that treats a share of at most ``budget`` of the pairs.
+
+    Where :func:`allocate` treats whole pairs and lets the order of rows decide among ties, this one treats
+    tied pairs with equal probability and uses the budget up exactly.
+
+    Parameters
+    ----------
+    reward : array_like of shape (n,), float
+        Expected reward of treating each pair.
+    budget : float
+        In [0, 1].
+
+    Returns
+    -------
+    ThresholdPolicy
+
+    Raises
+    ------
+    InputError
+        As in :func:`allocate`.
+
+    Examples
+    --------
+    >>> threshold_policy([0.3, -0.1, 0.9, 0.3], budget=0.5)
+    ThresholdPolicy(probability=array([0.5, 0. , 1. , 0.5]), threshold=0.3, at_threshold=0.5)
+    """
+    values = _checked_rewards(reward)
+    allowed = _checked_share(budget) * len(values)
+    positive = values > 0
+    if positive.sum() <= allowed:
+        return ThresholdPolicy(positive.astype(np.float64), 0.0, 0.0)
+    descending = np.sort(values)[::-1]
+    threshold = float(descending[min(math.floor(allowed), len(values) - 1)])
+    above, tied = values > threshold, values == threshold
+    share = float((allowed - above.sum()) / tied.sum())
+    return ThresholdPolicy(above + share * tied, threshold, share)
+
+
 def treatable(n_pairs: int, budget: float) -> int:
     """Largest number of pairs that a budget share allows: floor(budget * n_pairs).
 
@@ -126,15 +180,7 @@ def treatable(n_pairs: int, budget: float) -> int:
     >>> treatable(540_113, 0.4)
     216045
     """
-    try:
-        share = float(budget)
-    except (TypeError, ValueError):
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise InputError(
-            "budget", expected="a share in [0, 1]", found=repr(budget), advice="Pass 0.4 for 40 %."
-        )
-    return math.floor(Decimal(repr(share)) * n_pairs)
+    return math.floor(Decimal(repr(_checked_share(budget))) * n_pairs)
 
 
 def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: float) -> OutcomeCounts:
@@ -181,6 +227,26 @@ def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: fl
         neutral=int(counts.sum()) - positive - negative,
         reward=round(float(counts @ rewards), 6),
     )
+
+
+def _checked_rewards(reward: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(reward, dtype=np.float64)
+    if values.ndim != 1:
+        raise InputError("reward", expected="shape (n,)", found=f"shape {values.shape}")
+    _refuse_first("reward", ~np.isfinite(values), "finite numbers", "NaN or infinity")
+    return values
+
+
+def _checked_share(budget: float) -> float:
+    try:
+        share = float(budget)
+    except (TypeError, ValueError):
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise InputError(
+            "budget", expected="a share in [0, 1]", found=repr(budget), advice="Pass 0.4 for 40 %."
+        )
+    return share
 
 
 def _refuse_first(subject: str, wrong: ArrayLike, expected: str, found: str) -> None:

@@ -2,9 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.policy import allocate, count_outcomes, expected_reward, treatable
+from cfmtl_lib.policy import allocate, count_outcomes, expected_reward, threshold_policy, treatable
 from cfmtl_lib.strata import SCENARIOS, stratum_rewards
 
 
@@ -82,3 +83,18 @@ def test_counts_refuse_target_indices_and_wrong_lengths(treat):
 def test_counts_refuse_negative_cost():
     with pytest.raises(InputError, match="cost"):
         count_outcomes([True], [3], "coupon", -1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("budget", [0.0, 0.13, 0.5, 1.0])
+def test_threshold_policy_solves_the_linear_program_of_the_budget(seed, budget):
+    reward = np.round(np.random.default_rng(seed).normal(0.1, 0.3, 40), 1)  # many ties
+    n = len(reward)
+    best = linprog(-reward, A_ub=np.ones((1, n)), b_ub=[budget * n], bounds=[(0, 1)] * n)
+    policy = threshold_policy(reward, budget)
+    assert policy.probability @ reward == pytest.approx(-best.fun, abs=1e-9)
+    assert policy.probability.sum() <= budget * n + 1e-9
+    for value in np.unique(reward):  # tied pairs are treated alike
+        assert len(np.unique(policy.probability[reward == value])) == 1
+    assert 0 <= policy.at_threshold <= 1
+    assert policy.probability @ reward >= reward[allocate(reward, budget)].sum() - 1e-9

@@ -1,4 +1,4 @@
-"""Bounds on the shares: sharp, held against every vertex of what a log allows; points where they should be."""
+"""Bounds on the shares: sharp, held against every vertex of what a log allows, points where identified."""
 
 from itertools import combinations
 
