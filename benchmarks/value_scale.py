@@ -11,6 +11,7 @@ import json
 import resource
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,8 +31,8 @@ def measure(n_rows: int, n_bootstrap: int) -> dict[str, float]:
     other = study.strata_probability[:, 3] + rng.normal(0, 0.1, n_rows)
     user = rng.integers(0, 6040, n_rows)
     treat, control = cf.allocate(score, 0.4), cf.allocate(other, 0.4)
-    curve = {"clusters": user, "n_bootstrap": n_bootstrap}
-    strength = {"outcome_strength": 0.05, "treatment_strength": 0.05}
+    curve: dict[str, Any] = {"clusters": user, "n_bootstrap": n_bootstrap}
+    strength: dict[str, Any] = {"outcome_strength": 0.05, "treatment_strength": 0.05}
     steps: dict[str, Callable[[], object]] = {
         "policy_value": lambda: cf.policy_value(treat, log, nuisances, clusters=user),
         "policy_value_difference": lambda: cf.policy_value_difference(treat, control, log, nuisances),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import joblib
@@ -19,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from cfmtl_lib.datasets.features import (
     POINTS,
+    FeatureStudy,
     means_of,
     propensities,
     simulated_features,
@@ -26,9 +29,11 @@ from cfmtl_lib.datasets.features import (
 )
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.strata import COUPON_BUYER, STRATA, observe, stratum_rewards
+from cfmtl_lib.results import RunRecord, save_results
+from cfmtl_lib.strata import COUPON_BUYER, SCENARIOS, STRATA, observe, stratum_rewards
 from cfmtl_lib.value.crossfit import crossfit
 from cfmtl_lib.value.estimates import Estimate, policy_value, policy_value_difference
+from cfmtl_lib.value.guarantee import reward_lower_bound
 from cfmtl_lib.value.scores import LogNuisances, unit_scores
 
 NUISANCES = {
@@ -163,8 +168,7 @@ def coverage(
     rows = []
     for k, target in enumerate(_targets(np.arange(len(POINTS)))):
         more = target.treat - (0.0 if target.other is None else target.other)
-        reward = strata_probabilities() @ stratum_rewards(target.scenario, PAPER.cost)
-        truth = float((more * reward).mean())
+        truth = float((more * _true_rewards(target.scenario)).mean())
         values, errors, lower, upper = np.array([part[k] for part in found]).T
         sd = float(values.std(ddof=1))
         low, high = binomial_range(n_replications, level)
@@ -186,6 +190,115 @@ def coverage(
     return pd.DataFrame(rows)
 
 
+def bound_tightness(
+    n_replications: int = 500,
+    sizes: Sequence[int] = (500, 2000, 5000, 20_000),
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How often the finite-sample bound of the reward holds, and how far below the truth it is.
+
+    Parameters
+    ----------
+    n_replications : int
+        Logs of each size.
+    sizes : sequence of int
+        Rows of a log.
+    confidence : float
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        n, scenario, truth, held (share of the logs in which the bound is below the truth), mean_bound,
+        mean_gap (truth less bound), mean_se (of the estimate), replications. The policy treats the 13 of 32
+        values of x with most coupon buyers; propensity known, conditional means right.
+    """
+    least = float(np.minimum(propensities(), 1 - propensities()).min())
+    rows = []
+    for n in sizes:
+        for scenario in SCENARIOS:
+            target = _best_13(strata_probabilities()[:, COUPON_BUYER])
+            truth = float((target * _true_rewards(scenario)).mean())
+            bounds, errors = [], []
+            for index in range(n_replications):
+                study = _drawn([seed, n, index], n)
+                treat = target[study.point]
+                found = reward_lower_bound(
+                    treat,
+                    study.log,
+                    study.true_nuisances,
+                    least_propensity=least,
+                    scenario=scenario,
+                    confidence=confidence,
+                )
+                bounds.append(found.bound)
+                value = policy_value(treat, study.log, study.true_nuisances, scenario=scenario)
+                errors.append(value.standard_error)
+            rows.append(
+                {
+                    "n": n,
+                    "scenario": scenario,
+                    "truth": truth,
+                    "held": float((np.array(bounds) <= truth).mean()),
+                    "mean_bound": float(np.mean(bounds)),
+                    "mean_gap": truth - float(np.mean(bounds)),
+                    "mean_se": float(np.mean(errors)),
+                    "replications": n_replications,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def monte_carlo(
+    n_replications: int = 500,
+    n: int = 5000,
+    *,
+    results_dir: str | Path | None = None,
+    seed: int = 0,
+    n_jobs: int = 2,
+) -> dict[str, pd.DataFrame]:
+    """All Monte Carlo evidence of the book.
+
+    Parameters
+    ----------
+    n_replications : int
+        Of the coverage study and of the bound; the bias, which is cheap, has at least 500.
+    n : int
+        Rows of a log.
+    results_dir : str or Path, optional
+        Write ``<results_dir>/monte_carlo/share_bias.csv``, ``coverage.csv``, ``bound_tightness.csv`` and
+        their provenance.
+    seed : int
+    n_jobs : int
+
+    Returns
+    -------
+    dict of str to DataFrame
+        "share_bias", "coverage" and "bound_tightness": see the functions of these names.
+    """
+    record = RunRecord(
+        command="papermill notebooks/04_estimators.md out.ipynb "
+        f"-p seeds {n_replications} -p results_dir results",
+        seeds=[seed],
+    )
+    tables = {
+        "share_bias": share_bias(max(n_replications, 500), n, seed),
+        "coverage": coverage(n_replications, n, seed=seed, n_jobs=n_jobs),
+        "bound_tightness": bound_tightness(n_replications, seed=seed),
+    }
+    if results_dir is not None:
+        population = strata_probabilities().tobytes() + propensities().tobytes()
+        provenance = record.finish(
+            data_fingerprint=hashlib.sha256(population).hexdigest(),
+            protocol={"replications": n_replications, "rows": n},
+            device="cpu",
+        )
+        save_results(tables, Path(results_dir) / "monte_carlo", provenance)
+    return tables
+
+
 def binomial_range(n_replications: int, level: float, probability: float = 0.99) -> tuple[float, float]:
     """Range of the observed coverage of right intervals, with the given probability.
 
@@ -199,15 +312,25 @@ def binomial_range(n_replications: int, level: float, probability: float = 0.99)
     return float(low), float(high)
 
 
+def _best_13(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Treat the 13 of the 32 values of x (two fifths) that score highest."""
+    return (score >= np.sort(score)[-13]).astype(np.float64)
+
+
+def _true_rewards(scenario: str) -> NDArray[np.float64]:
+    rewards: NDArray[np.float64] = strata_probabilities() @ stratum_rewards(scenario, PAPER.cost)
+    return rewards
+
+
+def _drawn(seed: Sequence[int], n: int) -> FeatureStudy:
+    return simulated_features(n, int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+
 def _targets(point: NDArray[np.int64]) -> list[Target]:
     """Policies that depend on x only, at the rows with these values of x."""
     p = strata_probabilities()
-
-    def best_13(score: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (score >= np.sort(score)[-13]).astype(float)[point]
-
-    by_coupon_buyer = best_13(p[:, COUPON_BUYER])
-    by_response = best_13(means_of(p)["converted_treated"])
+    by_coupon_buyer = _best_13(p[:, COUPON_BUYER])[point]
+    by_response = _best_13(means_of(p)["converted_treated"])[point]
     everyone = np.ones(len(point))
     return [
         Target("everyone", everyone, None, "coupon"),
@@ -222,7 +345,7 @@ def _targets(point: NDArray[np.int64]) -> list[Target]:
 def _one_replication(
     seed: Sequence[int], n: int, classifier: ClassifierMixin, folds: int, n_noise: int, level: float
 ) -> list[tuple[float, float, float, float]]:
-    study = simulated_features(n, int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    study = _drawn(seed, n)
     # The log knows its propensity; here it must be estimated like everything else.
     log = replace(study.log, propensity=None)
     noise = np.random.default_rng([*seed, 1]).normal(size=(n, n_noise))
