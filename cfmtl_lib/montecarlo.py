@@ -293,7 +293,6 @@ def monte_carlo(
         provenance = record.finish(
             data_fingerprint=hashlib.sha256(population).hexdigest(),
             protocol={"replications": n_replications, "rows": n},
-            device="cpu",
         )
         save_results(tables, Path(results_dir) / "monte_carlo", provenance)
     return tables

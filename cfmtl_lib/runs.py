@@ -23,7 +23,7 @@ from cfmtl_lib.methods import Estimator, fit_methods
 from cfmtl_lib.progress import track
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
 from cfmtl_lib.results import RunRecord, save_results
-from cfmtl_lib.threads import one_torch_thread
+from cfmtl_lib.threads import load_before_threads, one_torch_thread
 
 Rows = Mapping[str, list[dict[str, Any]]]
 """What a piece of work finds: by table, rows as dictionaries."""
@@ -228,6 +228,8 @@ def run_studies(
     # Read once for all studies, where they share one table.
     shared = where.dataset not in ("simulated", *OBSERVED_AT_RANDOM)
     source = ratings_of(where.dataset, where.data_dir) if shared else where.dataset
+    load_before_threads()
+    FitCache()  # digests the library's sources, for all that follow: parsing is no work for threads either
     # Threads, which also share the ratings; joblib's parallel_config can send the studies elsewhere.
     run = joblib.Parallel(n_jobs=min(n_jobs, len(tasks)), prefer="threads", return_as="generator")(
         joblib.delayed(_one_study)(work, task, source, where, inside) for task in tasks

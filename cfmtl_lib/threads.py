@@ -28,6 +28,15 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def load_before_threads() -> None:
+    """Have torch import what it imports at the first optimiser, to be called before threads that fit.
+
+    That import parses source code, which CPython 3.11 cannot do in two threads at once: now and then it
+    ends with "SystemError: AST constructor recursion depth mismatch".
+    """
+    torch.optim.Adam([torch.nn.Parameter(torch.empty(0))])
+
+
 def side_by_side(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Result]:
     """Run the jobs, ``n_jobs`` at a time, each with one torch thread; results in the order of the jobs.
 
@@ -41,6 +50,7 @@ def side_by_side(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Resu
     with one_torch_thread():
         if n_jobs == 1 or len(jobs) == 1:
             return [job() for job in jobs]
+        load_before_threads()
         pool = ThreadPoolExecutor(n_jobs, initializer=torch.set_num_threads, initargs=(1,))
         try:
             return [future.result() for future in [pool.submit(job) for job in jobs]]

@@ -1,6 +1,8 @@
 """The house of CONTRIBUTING.md: imports run down the floors, without circles, and rooms stay small."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,21 @@ def test_every_module_is_in_the_api_reference():
     internal = {"datasets.readers"}
     for path in MODULES:
         assert (f"cfmtl_lib.{name_of(path)}\n" in text) != (name_of(path) in internal), name_of(path)
+
+
+def test_torch_has_loaded_everything_before_threads_fit():
+    """Its late imports parse source code, which two threads of CPython 3.11 cannot do at once."""
+    code = (
+        "import ast, threading, cfmtl_lib as cf\n"
+        "parse = ast.parse\n"
+        "def watched(*args, **kwargs):\n"
+        "    assert threading.current_thread() is threading.main_thread(), 'parses in a thread'\n"
+        "    return parse(*args, **kwargs)\n"
+        "ast.parse = watched\n"
+        "small = cf.simulated(n_users=30, n_items=30, n_pairs=800)\n"
+        "cf.fit_methods(small, ['OR', 'CF-MTL'], n_jobs=2)\n"
+        "from cfmtl_lib import runs\n"
+        "runs.load_study = lambda *args, **kwargs: small\n"
+        "cf.table4(seeds=2, construction='authors', methods=['OR'], n_jobs=2, progress=False)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
