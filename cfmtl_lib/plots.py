@@ -219,6 +219,38 @@ def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float])
     return _handed_over(figure)
 
 
+def plot_bands(curves: Mapping[str, pd.DataFrame], xlabels: Sequence[str], scale: float = 1.0) -> Figure:
+    """Estimated curves over budgets, a panel each, with pointwise intervals inside uniform bands.
+
+    Parameters
+    ----------
+    curves : mapping of str to DataFrame
+        By title: what ``BudgetCurve.frame()`` gives.
+    xlabels : sequence of str
+        Of the budgets, a panel each.
+    scale : float
+        Units that values are multiplied by, e.g. the number of pairs for totals.
+    """
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(3.9 * len(curves), 3.5), squeeze=False, layout="constrained"
+    )
+    for ax, (title, curve), xlabel in zip(axes[0], curves.items(), xlabels, strict=True):
+        for low, high, colour, label in (
+            ("lower_uniform", "upper_uniform", "#DDDDDD", "uniform band"),
+            ("lower", "upper", "#A6C8E0", "pointwise interval"),
+        ):
+            ax.fill_between(
+                curve["budget"], scale * curve[low], scale * curve[high], color=colour, label=label
+            )
+        ax.plot(curve["budget"], scale * curve["value"], color=OURS)
+        ax.axhline(0, color="#888888", linewidth=0.8)
+        ax.set_title(title, fontsize="medium")
+        ax.set_xlabel(xlabel)
+    axes[0][0].legend(frameon=False)
+    axes[0][0].set_ylabel("value")
+    return _handed_over(figure)
+
+
 def plot_curves(curves: pd.DataFrame, highlight: Sequence[str], xlabel: str) -> Figure:
     """Reward of methods along a setting, with a band of one standard deviation, a panel a scenario.
 

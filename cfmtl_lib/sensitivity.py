@@ -85,7 +85,7 @@ def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
     return summary.round({"mean": 2, "sd": 2}).reset_index()
 
 
-def budget_curve(
+def rewards_by_budget(
     predicted: NDArray[np.float64], study: Study, scenario: str, cost: float = PAPER.cost
 ) -> NDArray[np.float64]:
     """Reward at each of :data:`BUDGETS` of the policy that ranks test pairs by a prediction; shape (20,)."""
@@ -95,7 +95,7 @@ def budget_curve(
     return earned[[min(treatable(len(predicted), budget), n_wanted) for budget in BUDGETS]]
 
 
-def cost_curve(
+def rewards_by_cost(
     at_zero: NDArray[np.float64],
     at_one: NDArray[np.float64],
     study: Study,
@@ -125,8 +125,8 @@ def _points(opened: OpenStudy) -> Rows:
             )
             published = at_zero + PAPER.cost * (at_one - at_zero)
             for curve, values, rewards in (
-                ("budget", BUDGETS, budget_curve(published, study, scenario)),
-                ("cost", COSTS, cost_curve(at_zero, at_one, study, scenario)),
+                ("budget", BUDGETS, rewards_by_budget(published, study, scenario)),
+                ("cost", COSTS, rewards_by_cost(at_zero, at_one, study, scenario)),
             ):
                 rows += [
                     opened.key

@@ -7,7 +7,7 @@ import pytest
 import cfmtl_lib as cf
 from cfmtl_lib import runs
 from cfmtl_lib.results import load_results
-from cfmtl_lib.sensitivity import BUDGETS, COSTS, budget_curve, cost_curve, over_seeds, sensitivity
+from cfmtl_lib.sensitivity import BUDGETS, COSTS, over_seeds, rewards_by_budget, rewards_by_cost, sensitivity
 from cfmtl_lib.strata import stratum_rewards
 from cfmtl_lib.tables import ROWS_OF_TABLE4
 
@@ -41,10 +41,10 @@ def test_points_are_policies(study, scenario):
         treat = cf.allocate(model.predict_reward(x, scenario, cost), budget)
         return cf.count_outcomes(treat, stratum, scenario, cost).reward
 
-    by_budget = budget_curve(model.predict_reward(x, scenario, 0.4), study, scenario)
+    by_budget = rewards_by_budget(model.predict_reward(x, scenario, 0.4), study, scenario)
     np.testing.assert_allclose(by_budget, [reward(0.4, b) for b in BUDGETS], atol=1e-9)
     at_zero, at_one = (model.predict_reward(x, scenario, cost) for cost in (0, 1))
-    by_cost = cost_curve(at_zero, at_one, study, scenario)
+    by_cost = rewards_by_cost(at_zero, at_one, study, scenario)
     np.testing.assert_allclose(by_cost, [reward(c, 0.4) for c in COSTS], atol=1e-9)
 
 
@@ -85,7 +85,7 @@ def test_after_the_table_nothing_is_fitted(tmp_path, monkeypatch):
 def test_oracle_earns_most_and_never_less_with_more_budget(study):
     for scenario in cf.SCENARIOS:
         reward = stratum_rewards(scenario, 0.4)[study.test.stratum]
-        curve = budget_curve(reward, study, scenario)
+        curve = rewards_by_budget(reward, study, scenario)
         assert (np.diff(curve) >= 0).all()
         assert curve[-1] == (study.test.stratum == 3).sum()
 
