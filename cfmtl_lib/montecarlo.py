@@ -279,8 +279,8 @@ def monte_carlo(
         "share_bias", "coverage" and "bound_tightness": see the functions of these names.
     """
     record = RunRecord(
-        command="papermill notebooks/04_estimators.md out.ipynb "
-        f"-p seeds {n_replications} -p results_dir results",
+        command="cfmtl_lib.montecarlo.monte_carlo("
+        f"{n_replications}, {n}, seed={seed}, results_dir='results')",
         seeds=[seed],
     )
     tables = {
@@ -292,7 +292,7 @@ def monte_carlo(
         population = strata_probabilities().tobytes() + propensities().tobytes()
         provenance = record.finish(
             data_fingerprint=hashlib.sha256(population).hexdigest(),
-            protocol={"replications": n_replications, "rows": n},
+            protocol={"level": 0.95, "cost": PAPER.cost},
         )
         save_results(tables, Path(results_dir) / "monte_carlo", provenance)
     return tables

@@ -85,8 +85,11 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         n_users, n_items = self.pair_space or (int(ids[:, 0].max()) + 1, int(ids[:, 1].max()) + 1)
         pairs = check_pairs(ids, n_users, n_items)
         target = np.asarray(y)
-        if target.shape != (len(pairs),) or not np.isin(target, (0, 1)).all():
-            raise InputError("y", expected=f"0/1 of shape ({len(pairs)},)", found=f"shape {target.shape}")
+        if target.shape != (len(pairs),):
+            raise InputError("y", expected=f"shape ({len(pairs)},)", found=f"shape {target.shape}")
+        wrong = np.flatnonzero(~np.isin(target, (0, 1)))
+        if wrong.size:
+            raise InputError("y", expected="0/1", found=str(target[wrong[0]]), row=int(wrong[0]))
         device = resolve_device(self.device)
         generator = derive_generator(self.seed, f"{self.network} classifier", device)
         network = kind(

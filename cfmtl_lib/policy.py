@@ -123,7 +123,7 @@ class ThresholdPolicy(NamedTuple):
     probability : ndarray of shape (n,), float64
         1 above the threshold, ``at_threshold`` at it, 0 below.
     threshold : float
-        Reward of the last pair that is treated; 0 if the budget suffices for all pairs of positive reward.
+        Least number >= 0 that the rewards of at most a share ``budget`` of the pairs exceed.
     at_threshold : float
         Share d in [0, 1] of the pairs at the threshold that is treated.
     """
@@ -161,7 +161,7 @@ def threshold_policy(reward: ArrayLike, budget: float) -> ThresholdPolicy:
     ThresholdPolicy(probability=array([0.5, 0. , 1. , 0.5]), threshold=0.3, at_threshold=0.5)
     """
     values = _checked_rewards(reward)
-    allowed = _checked_share(budget) * len(values)
+    allowed = float(Decimal(repr(_checked_share(budget))) * len(values))
     positive = values > 0
     if positive.sum() <= allowed:
         return ThresholdPolicy(positive.astype(np.float64), 0.0, 0.0)

@@ -1,6 +1,6 @@
 """Richer nuisances than additive ones: factors, and boosted trees on them.
 
-All choices are made on the log: by its held-out log-loss, or by early stopping.
+Weight decay and the number of trees are chosen on held-out rows of the log; the rest is fixed here.
 """
 
 from __future__ import annotations

@@ -91,8 +91,17 @@ def test_pairs_get_networks_that_know_the_whole_space():
     assert len(by_features) == len(study.train)
 
 
+def test_ids_are_not_taken_for_quantities():
+    study = cf.simulated(n_users=40, n_items=30, n_pairs=900)
+    for options in ({"outcome": LogisticRegression()}, {"propensity": LogisticRegression()}):
+        with pytest.raises(InputError, match=r"features: .*no quantities"):
+            cf.crossfit(study.train, **options)
+    with pytest.raises(InputError, match="propensity"):
+        cf.crossfit(study.train, propensity=[0.5])
+
+
 def test_bad_folds_and_features_are_refused(log):
-    for folds in (0, 1.5, 601, np.zeros(600, dtype=int), np.arange(5)):
+    for folds in (True, None, 0, 1.5, 601, np.zeros(600, dtype=int), np.arange(5)):
         with pytest.raises(InputError, match="folds"):
             cf.crossfit(log, outcome=Memory(), folds=folds)
     with pytest.raises(InputError, match="features"):

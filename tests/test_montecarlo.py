@@ -25,7 +25,10 @@ def test_a_run_is_written_with_its_provenance_and_does_not_depend_on_processes(t
     for name, table in tables.items():
         saved, provenance = load_results(tmp_path / "monte_carlo", name)
         pd.testing.assert_frame_equal(saved, table)
-        assert "04_estimators" in provenance["command"] and len(provenance["data_fingerprint"]) == 64
+        assert (
+            "monte_carlo(4, 300, seed=0" in provenance["command"]
+            and len(provenance["data_fingerprint"]) == 64
+        )
     pd.testing.assert_frame_equal(coverage(4, 300, n_jobs=2), tables["coverage"])
 
 

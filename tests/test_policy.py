@@ -97,4 +97,14 @@ def test_threshold_policy_solves_the_linear_program_of_the_budget(seed, budget):
     for value in np.unique(reward):  # tied pairs are treated alike
         assert len(np.unique(policy.probability[reward == value])) == 1
     assert 0 <= policy.at_threshold <= 1
+    assert (reward > policy.threshold).mean() <= budget + 1e-12
+    lower = reward[(reward < policy.threshold) & (reward >= 0)]
+    assert not lower.size or (reward > lower.max()).mean() > budget - 1e-12
     assert policy.probability @ reward >= reward[allocate(reward, budget)].sum() - 1e-9
+
+
+def test_a_budget_is_the_share_as_written():
+    assert threshold_policy(np.ones(100), 0.29).probability.sum() == pytest.approx(29, abs=1e-12)
+    exactly_enough = threshold_policy(np.arange(100) - 70.0, 0.29)  # 29 pairs of positive reward
+    assert (exactly_enough.threshold, exactly_enough.at_threshold) == (0, 0)
+    assert exactly_enough.probability.sum() == 29

@@ -103,24 +103,30 @@ def test_bounds_of_a_log_are_the_shares_under_all_assumptions_and_widen_without(
     np.testing.assert_allclose(full["lower"], shares["value"], atol=1e-9)
     np.testing.assert_allclose(full["upper_se"], shares["standard_error"], atol=1e-9)
     loose = strata_bounds(study.log, study.true_nuisances, monotonicity=False)
-    groups = study.point
+    groups = study.log.x[:, 0] + 2 * study.log.x[:, 1]
     tight = strata_bounds(study.log, study.true_nuisances, monotonicity=False, groups=groups)
     assert (loose["lower"] <= full["lower"] + 1e-9).all() and (loose["upper"] >= full["upper"] - 1e-9).all()
     width = (tight["upper"] - tight["lower"]).sum()
     assert 0 < width < (loose["upper"] - loose["lower"]).sum()
     with pytest.raises(InputError, match="groups"):
         strata_bounds(study.log, study.true_nuisances, groups=[1])
+    with pytest.raises(InputError, match="at least 100 rows in each group"):
+        strata_bounds(study.log, study.true_nuisances, groups=np.arange(4000) // 50)
 
 
-def test_limits_cover_the_ends():
-    truth = cf.datasets.features.means_of(cf.datasets.features.strata_probabilities())
-    means = [value.mean() for value in truth.values()]
-    ranges, _ = share_ranges(means, monotonicity=False)
+@pytest.mark.parametrize("monotonicity", [True, False])
+def test_limits_cover_every_share_that_the_means_allow(monotonicity):
+    features = cf.datasets.features
+    means = [value.mean() for value in features.means_of(features.strata_probabilities()).values()]
+    ranges, _ = share_ranges(means, monotonicity=monotonicity)
     covered = np.zeros((5, 2))
-    for seed in range(200):
+    for seed in range(250):
         study = cf.simulated_features(1000, seed)
-        table = strata_bounds(study.log, study.true_nuisances, monotonicity=False)
-        covered[:, 0] += table["lower_limit"].to_numpy() <= [r.lower + 1e-9 for r in ranges]
-        covered[:, 1] += table["upper_limit"].to_numpy() >= [r.upper - 1e-9 for r in ranges]
-    low, _ = cf.montecarlo.binomial_range(200, 0.95, probability=0.999)
-    assert (covered / 200 >= low).all(), covered / 200
+        table = strata_bounds(study.log, study.true_nuisances, monotonicity=monotonicity)
+        for end, name in enumerate(("lower", "upper")):
+            share = np.array([getattr(found, name) for found in ranges])
+            covered[:, end] += (table["lower_limit"] <= share + 1e-9) & (share - 1e-9 <= table["upper_limit"])
+    low, high = cf.montecarlo.binomial_range(250, 0.95, probability=1 - 0.01 / 10)
+    ends = np.array([(found.lower, found.upper) for found in ranges])
+    at_zero = ends < 1e-9  # no share is negative, so such an end is always covered
+    assert (low <= covered / 250).all() and (covered[~at_zero] / 250 <= high).all(), covered / 250

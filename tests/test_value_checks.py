@@ -124,6 +124,39 @@ def test_implications_are_rejected_as_rarely_as_announced_and_found_where_violat
     assert found["n"].sum() == 2 * 4000
 
 
+def test_no_variation_is_certainty_and_not_silence():
+    log = cf.IncentiveLog(np.zeros((4, 1)), [1, 1, 0, 0], [0] * 4, [0, 0, 1, 1])
+    half, zero = np.full(4, 0.5), np.zeros(4)
+    nuisances = cf.LogNuisances(half, zero, half * 2, zero, zero)
+    found = check_implications(log, nuisances, groups=[0] * 4).iloc[0]
+    assert (found["share"], found["z"], found["p_holm"]) == (-1, -np.inf, 0)
+    treatment_itself = balance(log, nuisances, pd.DataFrame({"t": log.t, "constant": [1] * 4}))
+    assert treatment_itself["z_after"].tolist() == [np.inf, 0]
+    sure = cf.LogNuisances(np.array([0.0, 0.0, 1.0, 1.0]), zero, zero, zero, zero)
+    assert propensity_calibration(log, sure, n_bins=2).attrs["p_value"] == 0
+    nobody = cf.policy_value(np.zeros(4), log, nuisances)
+    everyone = cf.policy_value(np.ones(4), log, nuisances)
+    assert (nobody.z, nobody.p_positive) == (0, 0.5)
+    assert (everyone.z, everyone.p_positive) == (-np.inf, 1)
+
+
+def test_shapes_and_missing_labels_are_refused(study):
+    log, truth = study.log, study.true_nuisances
+    with pytest.raises(InputError, match="means"):
+        negative_control(log.x[:, 0], log, truth, means=(np.zeros((6000, 1)), np.zeros(6000)))
+    with pytest.raises(InputError, match="by: expected finite"):
+        propensity_calibration(log, truth, by=np.full(6000, np.nan))
+    with pytest.raises(InputError, match="nuisances"):
+        propensity_calibration(log, cf.LogNuisances(*[np.full(3, 0.5)] * 5), by=log.x[:, 0])
+    for labels in (np.where(np.arange(6000) == 7, np.nan, 1.0), [None] * 6000):
+        with pytest.raises(InputError, match="a label in each row"):
+            check_implications(log, truth, clusters=labels)
+        with pytest.raises(InputError, match="a label in each row"):
+            check_implications(log, truth, groups=labels)
+    with pytest.raises(InputError, match="clusters"):
+        check_implications(log, truth, clusters=np.arange(9000))
+
+
 def test_holm_by_hand_and_bad_groups(study):
     np.testing.assert_allclose(holm(np.array([0.5, 0.001, 0.02])), [0.5, 0.003, 0.04])
     with pytest.raises(InputError, match="groups"):

@@ -142,6 +142,11 @@ def test_nothing_to_explain_and_bad_strengths(study):
         nobody, study.log, study.true_nuisances, outcome_strength=0.5, treatment_strength=0.5
     )
     assert bound.lower == bound.upper == 0
+    contradicted = LogNuisances(np.full(len(nobody), 0.01), *[nobody] * 4)
+    with pytest.raises(InputError, match="contradicts the log"):
+        confounding_bound(
+            nobody + 1, study.log, contradicted, outcome_strength=0.1, treatment_strength=0.1, clip=0.0
+        )
     for name, bad in (("outcome_strength", 1.2), ("treatment_strength", 1.0), ("rho", 2)):
         options = {"outcome_strength": 0.1, "treatment_strength": 0.1, name: bad}
         with pytest.raises(InputError, match=name):

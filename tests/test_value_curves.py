@@ -62,8 +62,7 @@ def test_money_buys_what_it_pays_for(study, score):
     curve = cf.budget_curve(
         score, study.log, study.true_nuisances, by="spend", budgets=budgets, n_bootstrap=50
     )
-    # Spend rises from unit to unit by at most one score, hence is met up to that.
-    np.testing.assert_allclose(curve.spend, budgets, atol=0.005)
+    np.testing.assert_allclose(curve.spend, budgets, atol=1e-9)
     assert (np.diff(curve.share) > 0).all()
     by_share = cf.budget_curve(
         score, study.log, study.true_nuisances, budgets=[0, *curve.share[1:], 1], n_bootstrap=50
@@ -152,6 +151,10 @@ def test_bad_input_is_refused(study, score):
     for budgets in ([0.5], [0.5, 0.2], [0, 1.5], [-0.1, 0.5]):
         with pytest.raises(InputError, match="budgets"):
             cf.budget_curve(score, log, truth, budgets=budgets)
+    with pytest.raises(InputError, match=r"payments.*cost above 0"):
+        cf.budget_curve(score, log, truth, by="spend", cost=0.0)
+    with pytest.raises(InputError, match="budgets"):
+        cf.budget_curve(score, log, truth, by="spend", budgets=[0, np.inf])
     with pytest.raises(UnknownNameError, match="by"):
         cf.budget_curve(score, log, truth, by="euro")
     with pytest.raises(InputError, match="n_bootstrap"):

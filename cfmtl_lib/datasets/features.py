@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.strata import POTENTIAL_OUTCOMES, STRATA, observe, stratum_rewards
+from cfmtl_lib.value.estimates import check_policy
 from cfmtl_lib.value.scores import LogNuisances
 
 N_FEATURES = 5
@@ -75,7 +76,7 @@ class FeatureStudy:
         InputError
             If rows of one x are treated differently, or a point of x is missing from the log.
         """
-        policy = np.asarray(treat, dtype=np.float64)
+        policy = check_policy(treat, len(self.point))
         of_point = np.full(len(POINTS), np.nan)
         of_point[self.point] = policy
         if not np.array_equal(of_point[self.point], policy):
@@ -114,8 +115,8 @@ def simulated_features(n: int = 5000, seed: int = 0) -> FeatureStudy:
     .. math::
         P(\text{stratum } s \mid x) \propto \exp(a_s + b_s^\top x), \qquad e(x) = \sigma(-0.6 + g^\top x),
 
-    so that every population value is a sum over 32 points, without simulation error. Features that
-    make coupon and always buyers likely also make treatment likely.
+    so that every population value is a sum over 32 points, without simulation error. Treatment is
+    confounded: means of the two arms of the log differ by more than the share of coupon buyers.
 
     Parameters
     ----------

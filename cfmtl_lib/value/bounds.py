@@ -4,7 +4,8 @@ With C(0) = 0 alone, a unit is one of eight types (C(1), Y(0), Y(1)). Exclusion 
 (C(1) = 0 and Y(1) differs from Y(0)), monotonicity one (C(1) = 1, Y(0) = 1, Y(1) = 0); the five left are the
 strata. A log identifies four means: P(Y=1|T=1,x), P(Y=1|T=0,x), P(C=1|T=1,x), P(C=1,Y=1|T=1,x). What they
 say about the share of a stratum is the range of a linear program over the eight shares (Balke and Pearl,
-1997). The range is sharp: each end is attained by shares that agree with everything the log can show.
+1997). At one x the range is sharp: each end is attained by shares that agree with all that the log shows of
+it. Ranges of averages over x are sharp given those averages only; averages of ranges narrow them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.strata import POTENTIAL_OUTCOMES, STRATA
 from cfmtl_lib.value.crossfit import crossfit
-from cfmtl_lib.value.estimates import mean_estimate
+from cfmtl_lib.value.estimates import check_labels, mean_estimate
 from cfmtl_lib.value.scores import LogNuisances, unit_scores
+
+LEAST_GROUP = 100
+"""Rows of a group of x below which its bounds are refused."""
 
 TYPES = tuple(product((0, 1), repeat=3))
 """The eight types (C(1), Y(0), Y(1))."""
@@ -74,7 +78,7 @@ def share_ranges(
         In the order of :data:`~cfmtl_lib.strata.STRATA`.
     slack : float
         Least total change of the means that makes them possible under the assumptions; 0 if they are. The
-        ranges are those of the changed means.
+        ranges are those of the changed means; several changes can be equally small, and one is taken.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def strata_bounds(
     level: float = 0.95,
     clip: float | None = None,
 ) -> pd.DataFrame:
-    """Sharp bounds on the five shares in a log, from doubly robust means within groups of x.
+    """Bounds on the five shares in a log, from doubly robust means within groups of x.
 
     Parameters
     ----------
@@ -124,36 +128,42 @@ def strata_bounds(
     exclusion, monotonicity : bool
         Whether to assume them.
     groups : array_like of shape (n,), optional
-        Bounds are found within each group of x and averaged, which can only narrow them. One group if left
-        out.
+        Of at least 100 rows each. Bounds are found within each group of x and averaged, which narrows them:
+        they are sharp given what the groups show. One group if left out.
 
     Returns
     -------
     DataFrame
         Index: the strata; lower, upper, their standard errors (lower_se, upper_se), lower_limit and
-        upper_limit (one-sided limits of each end at ``level``, so that the interval covers the share with at
-        least that probability). ``attrs["slack"]`` is the average change of the means that made them
-        possible.
+        upper_limit: an interval that covers the share with probability ``level`` (Imbens and Manski, 2004).
+        ``attrs["slack"]`` is the average change of the means that made them possible; errors do not hold
+        where it is not 0.
 
     Raises
     ------
     InputError
-        If shapes differ.
+        If shapes differ, or a group has fewer than 100 rows.
 
     Notes
     -----
-    Standard errors hold the active constraints fixed (the delta method); where two constraints bind at once
-    they are only approximate. Imbens and Manski (2004) on the limits.
+    Standard errors hold the active constraints fixed (the delta method). A lower end is the largest of
+    several linear functions of the means, an upper end the smallest: where two of them nearly tie, noise in
+    the means moves the ends inwards, and more so in small groups. Prefer few large groups.
     """
     nuisances = crossfit(log) if nuisances is None else nuisances
     moments = unit_scores(log, nuisances, clip=clip).moments
-    given = np.zeros(len(log), dtype=np.int64) if groups is None else np.asarray(groups)
-    if given.shape != (len(log),):
-        raise InputError("groups", expected=f"shape ({len(log)},)", found=f"shape {given.shape}")
-    member = np.unique(given, return_inverse=True)[1]
+    names, member = check_labels("groups", np.zeros(len(log)) if groups is None else groups, len(log))
+    sizes = np.bincount(member)
+    if groups is not None and sizes.min() < LEAST_GROUP:
+        raise InputError(
+            "groups",
+            expected=f"at least {LEAST_GROUP} rows in each group",
+            found=f"{sizes.min()} in group {names[sizes.argmin()]}",
+            advice="Bounds of small groups are too narrow: merge some.",
+        )
     unit = np.empty((len(STRATA), 2, len(log)))
     total_slack = 0.0
-    for k in range(int(member.max()) + 1):
+    for k in range(len(names)):
         rows = np.flatnonzero(member == k)
         means = moments[rows].mean(axis=0)
         ranges, slack = share_ranges(means, exclusion=exclusion, monotonicity=monotonicity)
@@ -162,23 +172,39 @@ def strata_bounds(
         for s, found in enumerate(ranges):
             unit[s, 0, rows] = found.lower + away @ found.lower_slopes
             unit[s, 1, rows] = found.upper + away @ found.upper_slopes
-    quantile = float(stats.norm.ppf(level))
     table = []
     for s in range(len(STRATA)):
         low, high = (mean_estimate(unit[s, end], clusters=clusters, level=level) for end in (0, 1))
+        reach = _imbens_manski(high.value - low.value, low.standard_error, high.standard_error, level)
         table.append(
             {
                 "lower": low.value,
                 "upper": high.value,
                 "lower_se": low.standard_error,
                 "upper_se": high.standard_error,
-                "lower_limit": low.value - quantile * low.standard_error,
-                "upper_limit": high.value + quantile * high.standard_error,
+                "lower_limit": low.value - reach * low.standard_error,
+                "upper_limit": high.value + reach * high.standard_error,
             }
         )
     frame = pd.DataFrame(table, index=pd.Index(STRATA, name="stratum"))
     frame.attrs["slack"] = total_slack
     return frame
+
+
+def _imbens_manski(width: float, lower_error: float, upper_error: float, level: float) -> float:
+    """Standard errors to go beyond both ends: two-sided for a point, one-sided for a wide range."""
+    error = max(lower_error, upper_error)
+    two_sided, one_sided = stats.norm.ppf((1 + level) / 2), stats.norm.ppf(level)
+    if error == 0 or width <= 0:
+        return float(two_sided)
+
+    def excess(c: float) -> float:
+        return float(stats.norm.cdf(c + width / error) - stats.norm.cdf(-c)) - level
+
+    # At the two-sided value the excess is positive, at the one-sided one negative or 0 to machine precision.
+    return (
+        float(one_sided) if excess(one_sided) >= 0 else float(optimize.brentq(excess, one_sided, two_sided))
+    )
 
 
 def _end(

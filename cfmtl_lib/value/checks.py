@@ -14,7 +14,7 @@ from scipy import stats
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, STRATA
-from cfmtl_lib.value.estimates import Estimate, mean_estimate
+from cfmtl_lib.value.estimates import Estimate, check_labels, mean_estimate, z_score
 from cfmtl_lib.value.scores import LogNuisances, unit_scores
 
 QUANTILES = (0.0, 0.01, 0.05, 0.5, 0.95, 0.99, 1.0)
@@ -80,7 +80,7 @@ def balance(log: IncentiveLog, nuisances: LogNuisances, covariates: pd.DataFrame
     DataFrame
         Index: the covariates; before, after (difference of the arms' means over the pooled standard
         deviation before weighting; Austin, 2009, takes 0.1 as the limit), z_after (after, over its
-        standard error: about standard normal if the propensity is right).
+        standard error: about standard normal if the propensity is exactly right, as a known one is).
 
     Raises
     ------
@@ -101,11 +101,10 @@ def balance(log: IncentiveLog, nuisances: LogNuisances, covariates: pd.DataFrame
         z = np.asarray(covariates[name], dtype=np.float64)
         weighted = negative_control(z, log, nuisances)
         pooled = float(np.sqrt((z[treated].var() + z[~treated].var()) / 2))
-        unit = pooled if pooled > 0 else 1.0
         rows[name] = {
-            "before": float(z[treated].mean() - z[~treated].mean()) / unit,
-            "after": weighted.value / unit,
-            "z_after": weighted.value / weighted.standard_error if weighted.standard_error else 0.0,
+            "before": z_score(float(z[treated].mean() - z[~treated].mean()), pooled),
+            "after": z_score(weighted.value, pooled),
+            "z_after": weighted.z,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -147,14 +146,11 @@ def negative_control(
 
     Notes
     -----
-    Lipsitch, Tchetgen Tchetgen and Cohen (2010), "Negative controls".
+    Lipsitch, Tchetgen Tchetgen and Cohen (2010), "Negative controls". The error takes the propensity as
+    exact: in a large log a fitted one is found out for errors too small to matter. Look at the size as well,
+    or give ``means``, which make small errors of the propensity harmless.
     """
-    z = np.asarray(outcome, dtype=np.float64)
-    if z.shape != (len(log),):
-        raise InputError("outcome", expected=f"shape ({len(log)},)", found=f"shape {z.shape}")
-    wrong = np.flatnonzero(~np.isfinite(z))
-    if wrong.size:
-        raise InputError("outcome", expected="finite numbers", found="NaN or infinity", row=int(wrong[0]))
+    z = _checked_numbers("outcome", outcome, len(log))
     scores = unit_scores(log, nuisances, clip=clip)
     treated, e = scores.treated, scores.propensity
     to_one, to_zero = treated / e, ~treated / (1 - e)
@@ -163,7 +159,7 @@ def negative_control(
         m1, m0 = (float((w * z).sum() / w.sum()) for w in (to_one, to_zero))
         unit = m1 - m0 + to_one / to_one.mean() * (z - m1) - to_zero / to_zero.mean() * (z - m0)
     else:
-        by_row = [np.asarray(mean, dtype=np.float64) for mean in means]
+        by_row = [_checked_numbers("means", mean, len(log)) for mean in means]
         unit = by_row[0] - by_row[1] + to_one * (z - by_row[0]) - to_zero * (z - by_row[1])
     return mean_estimate(unit, clusters=clusters, level=level)
 
@@ -195,9 +191,9 @@ def propensity_calibration(
         If there are fewer rows than bins, or ``by`` has another length.
     """
     n = len(log)
-    key = nuisances.propensity if by is None else np.asarray(by, dtype=np.float64)
-    if key.shape != (n,):
-        raise InputError("by", expected=f"shape ({n},)", found=f"shape {key.shape}")
+    if len(nuisances) != n:
+        raise InputError("nuisances", expected=f"{n} rows, as the log", found=f"{len(nuisances)} rows")
+    key = nuisances.propensity if by is None else _checked_numbers("by", by, n)
     if not 1 <= n_bins <= n:
         raise InputError("n_bins", expected=f"from 1 to {n}", found=repr(n_bins))
     rows = []
@@ -210,7 +206,7 @@ def propensity_calibration(
                 "predicted": float(e.mean()),
                 "observed": float(t.mean()),
                 "standard_error": error,
-                "z": gap / error if error else 0.0,
+                "z": z_score(gap, error),
                 "n": len(part),
             }
         )
@@ -240,7 +236,7 @@ def check_implications(
     nuisances : LogNuisances
     groups : array_like of shape (n,), optional
         Groups of x, known before treatment. If left out, each share is tested in groups of equal size by its
-        own predicted probability: a violation, if there is one, is in the lowest.
+        own predicted probability: a violation is most likely in the lowest.
     n_groups : int
         Used without ``groups``.
     clusters, clip
@@ -258,17 +254,15 @@ def check_implications(
         If groups do not fit the log, or one has fewer than two rows.
     """
     unit = unit_scores(log, nuisances, clip=clip).strata()
+    cluster = None if clusters is None else check_labels("clusters", clusters, len(log))[1]
     predicted = nuisances.predicted_strata()
-    given = None if groups is None else _group_of_rows(groups, len(log))
+    given = None if groups is None else check_labels("groups", groups, len(log))
     rows = []
     for s in (COUPON_BUYER, ALWAYS_BUYER):
         names, member = given or (np.arange(n_groups), _equal_groups(predicted[:, s], n_groups))
         for k, name in enumerate(names):
             inside = np.flatnonzero(member == k)
-            estimate = mean_estimate(
-                unit[inside, s], clusters=None if clusters is None else np.asarray(clusters)[inside]
-            )
-            z = estimate.value / estimate.standard_error if estimate.standard_error else 0.0
+            estimate = mean_estimate(unit[inside, s], clusters=None if cluster is None else cluster[inside])
             rows.append(
                 {
                     "stratum": STRATA[s],
@@ -276,8 +270,8 @@ def check_implications(
                     "n": len(inside),
                     "share": estimate.value,
                     "standard_error": estimate.standard_error,
-                    "z": z,
-                    "p_value": float(stats.norm.cdf(z)),
+                    "z": estimate.z,
+                    "p_value": float(stats.norm.cdf(estimate.z)),
                 }
             )
     table = pd.DataFrame(rows)
@@ -300,12 +294,14 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
-def _group_of_rows(groups: ArrayLike, n: int) -> tuple[NDArray, NDArray[np.int64]]:
-    given = np.asarray(groups)
-    if given.shape != (n,):
-        raise InputError("groups", expected=f"shape ({n},), one group a row", found=f"shape {given.shape}")
-    names, member = np.unique(given, return_inverse=True)
-    return names, member
+def _checked_numbers(subject: str, values: ArrayLike, n: int) -> NDArray[np.float64]:
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.shape != (n,):
+        raise InputError(subject, expected=f"shape ({n},)", found=f"shape {numbers.shape}")
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if wrong.size:
+        raise InputError(subject, expected="finite numbers", found="NaN or infinity", row=int(wrong[0]))
+    return numbers
 
 
 def _equal_groups(values: NDArray[np.float64], n_groups: int) -> NDArray[np.int64]:

@@ -111,13 +111,13 @@ def confounding_bound(
     >>> bound.lower < bound.estimate.value < bound.upper
     True
     """
-    for name, strength, inside in (
-        ("outcome_strength", outcome_strength, 0 <= outcome_strength <= 1),
-        ("treatment_strength", treatment_strength, 0 <= treatment_strength < 1),
-        ("rho", rho, -1 <= rho <= 1),
+    for name, given, inside, expected in (
+        ("outcome_strength", outcome_strength, 0 <= outcome_strength <= 1, "[0, 1]"),
+        ("treatment_strength", treatment_strength, 0 <= treatment_strength < 1, "[0, 1)"),
+        ("rho", rho, -1 <= rho <= 1, "[-1, 1]"),
     ):
         if not inside:
-            raise InputError(name, expected="a number in [0, 1], or for rho in [-1, 1]", found=repr(strength))
+            raise InputError(name, expected=f"a number in {expected}", found=repr(given))
     policy = check_policy(treat, len(log))
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)
@@ -131,7 +131,14 @@ def confounding_bound(
     squared_representer = 2 * np.square(policy) * (1 / e + 1 / (1 - e)) - np.square(representer)
     sigma2, nu2 = float(variance.mean()), float(squared_representer.mean())
     estimate = mean_estimate(effect, clusters=clusters, level=level)
-    scale = float(np.sqrt(max(sigma2 * nu2, 0.0)))
+    if nu2 < 0:
+        raise InputError(
+            "nuisances",
+            expected="a propensity whose weights balance the arms",
+            found=f"an estimated mean square of the representer of {nu2:.3g}",
+            advice="The propensity contradicts the log: see overlap and propensity_calibration.",
+        )
+    scale = float(np.sqrt(sigma2 * nu2))
     by_unit = (sigma2 * squared_representer + nu2 * variance) / (2 * scale) if scale else np.zeros(len(log))
     quantile = float(stats.norm.ppf(level))
 
@@ -153,7 +160,10 @@ def confounding_bound(
     def limit_at(r: float) -> float:
         return ends(r, r)[nearest]
 
-    ratio = (estimate.value / (abs(rho) * scale)) ** 2 if rho and scale else np.inf
+    if estimate.value == 0:
+        ratio = 0.0
+    else:
+        ratio = (estimate.value / (abs(rho) * scale)) ** 2 if rho and scale else np.inf
     lower, upper, lower_limit, upper_limit = ends(outcome_strength, treatment_strength)
     return ConfoundingBound(
         estimate,

@@ -9,12 +9,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.pair_classifier import PairClassifier
 from cfmtl_lib.progress import track
 from cfmtl_lib.value.scores import LogNuisances
+
+ROWS_FOR_THREADS = 100_000
+"""Smaller logs are fitted on one thread: threads gain little there, and where other work keeps the cores
+busy they wait for one another so long that a fit of a second takes minutes."""
 
 
 def crossfit(
@@ -44,7 +49,7 @@ def crossfit(
         Number of folds (stratified by treatment and observed cell), or the fold of each row. 1 fits and
         predicts on the same rows: no cross-fitting, for comparison only.
     seed : int
-        Of the folds.
+        Of the folds, and of the default classifier for features.
     progress : bool
         Say on stderr how far it is.
 
@@ -78,6 +83,18 @@ def crossfit(
     seen = log.x if features is None else np.asarray(features)
     if len(seen) != n:
         raise InputError("features", expected=f"{n} rows, as the log", found=f"{len(seen)} rows")
+    given = None if propensity is None or hasattr(propensity, "predict_proba") else np.asarray(propensity)
+    if given is not None and given.shape != (n,):
+        raise InputError("propensity", expected=f"a classifier, or shape ({n},)", found=f"{given.shape}")
+    for classifier in (outcome, propensity):
+        numeric = hasattr(classifier, "predict_proba") and not isinstance(classifier, PairClassifier)
+        if numeric and log.is_pairs and features is None:
+            raise InputError(
+                "features",
+                expected=f"what {type(classifier).__name__} should see of the pairs",
+                found="user and item ids, which are no quantities",
+                advice="Pass features=, or features=log.x if the classifier encodes the ids itself.",
+            )
     if outcome is None:
         outcome = (
             PairClassifier()
@@ -102,12 +119,13 @@ def crossfit(
         classifiers["propensity"] = _in_space_of(propensity, log)
     values = {name: np.empty(n) for name in targets}
     jobs = [(name, k) for name in targets for k in range(int(fold.max()) + 1)]
-    for name, k in track(jobs, total=len(jobs), label="Cross-fitting: fits", enabled=progress):
-        target, rows = targets[name]
-        held_out = fold == k
-        training = rows & (everyone if fold.max() == 0 else ~held_out)
-        predict = _fitted(classifiers[name], seen[training], target[training], name, k)
-        values[name][held_out] = predict(seen[held_out])
+    with threadpool_limits(None if n >= ROWS_FOR_THREADS else 1):
+        for name, k in track(jobs, total=len(jobs), label="Cross-fitting: fits", enabled=progress):
+            target, rows = targets[name]
+            held_out = fold == k
+            training = rows & (everyone if fold.max() == 0 else ~held_out)
+            predict = _fitted(classifiers[name], seen[training], target[training], name, k)
+            values[name][held_out] = predict(seen[held_out])
     if is_known:
         values["propensity"] = np.asarray(propensity, dtype=np.float64)
     return LogNuisances.of(values["propensity"], values, propensity_is_known=is_known)
@@ -123,9 +141,9 @@ def _in_space_of(classifier: ClassifierMixin, log: IncentiveLog) -> ClassifierMi
 def _fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:
     n = len(log)
     if np.ndim(folds) == 0:
-        k = int(folds)  # type: ignore[arg-type]
-        if not 1 <= k <= n or k != folds:
+        if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 1 <= folds <= n:
             raise InputError("folds", expected=f"a whole number from 1 to {n}", found=repr(folds))
+        k = int(folds)
         fold = np.zeros(n, dtype=np.int64)
         if k > 1:
             splitter = StratifiedKFold(k, shuffle=True, random_state=seed)

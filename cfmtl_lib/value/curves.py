@@ -27,7 +27,7 @@ from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.value.crossfit import crossfit
-from cfmtl_lib.value.estimates import check_clusters
+from cfmtl_lib.value.estimates import check_labels
 from cfmtl_lib.value.scores import LogNuisances, unit_scores
 
 SHARES = tuple(round(0.02 * step, 2) for step in range(51))
@@ -43,7 +43,8 @@ class StoppingPoint(NamedTuple):
     value, lower, upper : float
         With the uniform band: the point was chosen by looking at the whole curve.
     earliest, latest : float
-        Budgets whose uniform band reaches the highest lower limit: the best one is among them.
+        First and last budget whose uniform band reaches the highest lower limit. With probability ``level``
+        the best budget of the grid is one of those that do, which need not be all between these two.
     """
 
     budget: float
@@ -153,7 +154,9 @@ def budget_curve(
     scenario : {"coupon", "cash"}
     cost : float
     by : {"share", "spend"}
-        Budgets as shares of the units, or as money: payments in conversions a unit, estimated as well.
+        Budgets as shares of the units, or as money: payments in conversions a unit, estimated as well. Money
+        is spent down the ranking until its largest cumulated estimate reaches the budget, which noise makes
+        happen slightly too early.
     budgets : array_like of shape (k,), optional
         Increasing, from 0. Shares 0, 0.02, ..., 1, or 51 amounts up to what treating everyone costs.
     only_positive : bool
@@ -291,8 +294,11 @@ class _Ranking:
         else:
             # Scores of payments can be negative for a unit; money once spent is not earned back.
             spent = np.maximum.accumulate(spend[: last + 1])
-            position = np.searchsorted(spent, budgets, side="right") - 1
-            reached = share[: last + 1][np.clip(position, 0, last)]
+            after = np.minimum(np.searchsorted(spent, budgets, side="left"), last)
+            before = np.maximum(after - 1, 0)
+            step = spend[after] - spend[before]
+            part = np.divide(budgets - spend[before], step, out=np.ones(len(budgets)), where=step > 0)
+            reached = share[before] + np.clip(part, 0, 1) * (share[after] - share[before])
         # Between two units the next one is treated with the probability that uses the budget up.
         return np.interp(reached, share, value), np.interp(reached, share, spend), reached
 
@@ -361,7 +367,10 @@ def _curve(
 
 
 def _weights(n: int, clusters: ArrayLike | None, seed: int) -> Callable[[int], NDArray[np.float64]]:
-    member, n_groups = (None, n) if clusters is None else check_clusters(clusters, n)
+    member, n_groups = None, n
+    if clusters is not None:
+        names, member = check_labels("clusters", clusters, n)
+        n_groups = len(names)
     if n_groups < 2:
         raise InputError("clusters", expected="at least two units or clusters", found=str(n_groups))
 
@@ -374,10 +383,17 @@ def _weights(n: int, clusters: ArrayLike | None, seed: int) -> Callable[[int], N
 
 
 def _checked_budgets(budgets: ArrayLike | None, by: str, spend_on_all: float) -> NDArray[np.float64]:
+    if by == "spend" and spend_on_all <= 0:
+        raise InputError(
+            "by",
+            expected='payments to put on the axis of by="spend"',
+            found=f"estimated payments of {spend_on_all:g} a unit if everyone is treated",
+            advice='Use by="share", or a cost above 0.',
+        )
     if budgets is None:
-        return np.array(SHARES) if by == "share" else np.linspace(0, max(spend_on_all, 0), len(SHARES))
+        return np.array(SHARES) if by == "share" else np.linspace(0, spend_on_all, len(SHARES))
     grid = np.asarray(budgets, dtype=np.float64)
-    top = 1.0 if by == "share" else np.inf
+    top = 1.0 if by == "share" else np.finfo(float).max
     if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all() or not 0 <= grid[0] < grid[-1] <= top:
         raise InputError(
             "budgets",

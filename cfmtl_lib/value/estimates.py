@@ -60,9 +60,14 @@ class Estimate:
         return self.n * self.standard_error
 
     @property
+    def z(self) -> float:
+        """Value over its standard error; infinite if there is a value and no error, 0 if there is neither."""
+        return z_score(self.value, self.standard_error)
+
+    @property
     def p_positive(self) -> float:
         """One-sided p-value of the hypothesis that the value is not positive."""
-        return float(stats.norm.sf(self.value / self.standard_error)) if self.standard_error else 0.5
+        return float(stats.norm.sf(self.z))
 
     def __str__(self) -> str:
         return f"{self.value:.4f} ± {self.standard_error:.4f} [{self.lower:.4f}, {self.upper:.4f}]"
@@ -255,7 +260,8 @@ def mean_estimate(
     mean = float(values.mean())
     deviations, n_groups = values - mean, n
     if clusters is not None:
-        member, n_groups = check_clusters(clusters, n)
+        names, member = check_labels("clusters", clusters, n)
+        n_groups = len(names)
         deviations = np.bincount(member, weights=deviations).astype(np.float64)
     if n_groups < 2:
         raise InputError(
@@ -264,6 +270,19 @@ def mean_estimate(
     error = float(np.sqrt(n_groups / (n_groups - 1) * np.square(deviations).sum())) / n
     reach = float(stats.norm.ppf((1 + level) / 2)) * error
     return Estimate(mean, error, mean - reach, mean + reach, level, n, n_groups)
+
+
+def z_score(value: float, standard_error: float) -> float:
+    """A value in units of its standard error, where an error of 0 makes any other value infinitely sure.
+
+    Examples
+    --------
+    >>> z_score(-1.0, 0.0), z_score(0.0, 0.0), z_score(1.0, 0.5)
+    (-inf, 0.0, 2.0)
+    """
+    if standard_error > 0:
+        return value / standard_error
+    return float(np.copysign(np.inf, value)) if value else 0.0
 
 
 def check_policy(treat: ArrayLike, n: int) -> NDArray[np.float64]:
@@ -288,13 +307,28 @@ def check_policy(treat: ArrayLike, n: int) -> NDArray[np.float64]:
     return policy
 
 
-def check_clusters(clusters: ArrayLike, n: int) -> tuple[NDArray[np.int64], int]:
-    """Number the clusters from 0; return the number of each row, and how many there are."""
-    given = np.asarray(clusters)
+def check_labels(subject: str, labels: ArrayLike, n: int) -> tuple[NDArray, NDArray[np.int64]]:
+    """Number the labels of rows (clusters, groups) from 0: the distinct labels, and the number of each row.
+
+    Raises
+    ------
+    InputError
+        If there is not one label a row, or one is missing (None, NaN).
+    """
+    given = np.asarray(labels)
     if given.shape != (n,):
-        raise InputError("clusters", expected=f"shape ({n},), one name a row", found=f"shape {given.shape}")
+        raise InputError(subject, expected=f"shape ({n},), one label a row", found=f"shape {given.shape}")
+    missing = np.flatnonzero(pd.isna(given))
+    if missing.size:
+        raise InputError(
+            subject,
+            expected="a label in each row",
+            found="a missing one",
+            row=int(missing[0]),
+            advice="Give rows of unknown label one of their own.",
+        )
     names, member = np.unique(given, return_inverse=True)
-    return member, len(names)
+    return names, member
 
 
 def _effective_sample_size(probability: NDArray[np.float64], scores: UnitScores) -> tuple[float, float]:

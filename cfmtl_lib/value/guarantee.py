@@ -3,10 +3,10 @@ r"""A lower bound on the reward of a policy that holds at any sample size.
 The paper announces a lower bound of the reward of the learnt policy; the reproduction report mentions it and
 does not print it, so that its constants cannot be recovered from what this project has. The bound here is our
 own. Let :math:`\psi_i` be the doubly robust scores of K policies on n units, with the *known* propensity
-and nuisances and policies that have not seen these units. They are independent, unbiased for the value
-whatever the outcome means are, and lie in an interval of length B that follows from the least propensity. By
-the empirical Bernstein inequality (Maurer and Pontil, 2009, Theorem 4) and a union bound, with probability at
-least :math:`1 - \delta`, for all K policies at once,
+and nuisances and policies that have not seen these units. They are independent and identically distributed,
+unbiased for the value whatever the outcome means are, and lie in an interval of length B that follows from
+the least propensity. By the empirical Bernstein inequality (Maurer and Pontil, 2009, Theorem 4) and a union
+bound, with probability at least :math:`1 - \delta`, for all K policies at once,
 
 .. math::
     V \;\ge\; \bar\psi - \sqrt{\frac{2 S^2 \ln(2K/\delta)}{n}} - \frac{7 B \ln(2K/\delta)}{3 (n-1)},
