@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 
 from cfmtl_lib.datasets.features import means_of
 from cfmtl_lib.datasets.study import Study
-from cfmtl_lib.errors import check_choice
+from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.fitcache import FitCache
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.methods import METHODS, NET_METHODS
@@ -227,7 +227,8 @@ def policy_check(
     values : DataFrame
         dataset, labelling, construction, scenario, method, nuisances, seed, true_reward, estimate,
         standard_error (totals over the test pairs, in conversions), robustness_value (least strength of
-        unmeasured confounding that could make the value 0). ``attrs["provenance"]`` says where it comes from.
+        unmeasured confounding that could make the value 0; NaN where the propensity contradicts the log).
+        ``attrs["provenance"]`` says where it comes from.
     alarms : DataFrame
         dataset, labelling, construction, nuisances, seed and the columns of :func:`alarms`.
 
@@ -283,17 +284,20 @@ def _judge(
     treat: NDArray[np.bool_], log: IncentiveLog, nuisances: LogNuisances, scenario: str
 ) -> dict[str, Any]:
     value = policy_value(treat, log, nuisances, scenario=scenario, cost=PAPER.cost)
-    bound = confounding_bound(
-        treat,
-        log,
-        nuisances,
-        outcome_strength=0.0,
-        treatment_strength=0.0,
-        scenario=scenario,
-        cost=PAPER.cost,
-    )
+    try:
+        robustness = confounding_bound(
+            treat,
+            log,
+            nuisances,
+            outcome_strength=0.0,
+            treatment_strength=0.0,
+            scenario=scenario,
+            cost=PAPER.cost,
+        ).robustness_value
+    except InputError:  # an overfitted propensity contradicts the log
+        robustness = float("nan")
     return {
         "estimate": round(value.total, 2),
         "standard_error": round(value.total_standard_error, 2),
-        "robustness_value": round(bound.robustness_value, 4),
+        "robustness_value": round(robustness, 4),
     }
