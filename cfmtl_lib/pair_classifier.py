@@ -64,12 +64,12 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         self.device = device
         self.seed = seed
 
-    def fit(self, x: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to targets 0/1.
 
         Parameters
         ----------
-        x : array_like of shape (n, 2), integer
+        X : array_like of shape (n, 2), integer
             User and item ids.
         y : array_like of shape (n,), 0/1
 
@@ -81,7 +81,7 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
             If an id lies outside ``pair_space``.
         """
         kind = NETWORKS[check_choice("network", self.network, NETWORKS)]
-        ids = np.asarray(x)
+        ids = np.asarray(X)
         n_users, n_items = self.pair_space or (int(ids[:, 0].max()) + 1, int(ids[:, 1].max()) + 1)
         pairs = check_pairs(ids, n_users, n_items)
         target = np.asarray(y)
@@ -113,12 +113,12 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = np.array([0, 1])
         return self
 
-    def predict_proba(self, x: ArrayLike) -> NDArray[np.float64]:
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probabilities of 0 and of 1, shape (n, 2)."""
         check_is_fitted(self, "network_")
-        one = predict_probability(self.network_, x)
+        one = predict_probability(self.network_, X)
         return np.stack([1 - one, one], axis=1)
 
-    def predict(self, x: ArrayLike) -> NDArray[np.int64]:
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """The likelier class, shape (n,)."""
-        return (self.predict_proba(x)[:, 1] > 0.5).astype(np.int64)
+        return (self.predict_proba(X)[:, 1] > 0.5).astype(np.int64)

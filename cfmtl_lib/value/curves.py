@@ -231,8 +231,9 @@ def budget_curve_difference(
     Parameters
     ----------
     score, other : array_like of shape (n,), float
-    log, nuisances, scenario, cost, by, budgets, only_positive, clusters, level, clip, n_bootstrap, seed,
-    n_jobs
+    log, nuisances, scenario, cost, by, budgets, only_positive
+        As in :func:`budget_curve`.
+    clusters, level, clip, n_bootstrap, seed, n_jobs
         As in :func:`budget_curve`.
 
     Returns
