@@ -7,7 +7,16 @@ import pytest
 import cfmtl_lib as cf
 from cfmtl_lib import runs
 from cfmtl_lib.results import load_results
-from cfmtl_lib.sensitivity import BUDGETS, COSTS, over_seeds, rewards_by_budget, rewards_by_cost, sensitivity
+from cfmtl_lib.sensitivity import (
+    BUDGETS,
+    COSTS,
+    SURFACE_METHODS,
+    over_seeds,
+    reward_surface,
+    rewards_by_budget,
+    rewards_by_cost,
+    sensitivity,
+)
 from cfmtl_lib.strata import stratum_rewards
 from cfmtl_lib.tables import ROWS_OF_TABLE4
 
@@ -68,6 +77,22 @@ def test_the_published_point_of_both_curves_is_table_4(tmp_path):
     written, record = load_results(tmp_path / "simulated", "sensitivity")
     pd.testing.assert_frame_equal(written, curves)
     assert "07_table4" in record["command"] and set(written["seeds"]) == {2}
+
+
+def test_both_curves_are_lines_on_the_surface(tmp_path):
+    options = QUICK | {"construction": "authors", "fits_dir": tmp_path / "fits"}
+    surface = reward_surface(**options, results_dir=tmp_path)
+    assert len(surface) == 2 * len(SURFACE_METHODS) * len(BUDGETS) * len(COSTS)
+    curves = sensitivity(**options)
+    for curve, fixed in (("budget", "cost"), ("cost", "budget")):
+        line = curves[(curves["curve"] == curve) & curves["method"].isin(SURFACE_METHODS)]
+        on_surface = surface[surface[fixed] == 0.4].rename(columns={curve: "value"})
+        both = line.merge(on_surface, on=["scenario", "method", "value"], suffixes=("", "_there"))
+        assert len(both) == len(line)
+        np.testing.assert_allclose(both["mean"], both["mean_there"], atol=0.06)
+        np.testing.assert_allclose(both["sd"], both["sd_there"], atol=0.06)
+    written, _ = load_results(tmp_path / "simulated", "reward_surface")
+    pd.testing.assert_frame_equal(written, surface)
 
 
 def test_after_the_table_nothing_is_fitted(tmp_path, monkeypatch):
