@@ -8,7 +8,8 @@ and without an absolute path. From elsewhere, or for any other path, convert fir
     jupytext --to ipynb --output - PATH/07_table4.md | papermill - out.ipynb
 
 Whatever papermill reads so carries a fingerprint of the code that it is about to run
-(:func:`code_fingerprint`), by which the book knows whether a page shows the present code.
+(:func:`code_fingerprint`), by which the book knows whether a page shows the present code, and the commit, the
+versions and the machine, which the book's status page shows.
 
 papermill only logs a parameter that it does not know, hence each notebook checks its own.
 papermill and jupytext belong to the extra ``book``: they are imported when they are needed.
@@ -23,11 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from cfmtl_lib.errors import check_choice
+from cfmtl_lib.results import commit, environment
 
 FINGERPRINT_KEY = "cfmtl"
-"""Where the metadata of a notebook hold ``{"fingerprint": ...}``."""
+"""Where the metadata of a notebook hold ``{"fingerprint": ..., "commit": ..., "versions": ...}``."""
 
-_HASHED = ("cfmtl_lib/**/*.py", "cfmtl_lib/reported/*.csv", "results/**/*.csv", "results/**/*.json")
+_HASHED = (
+    "cfmtl_lib/**/*.py",
+    "cfmtl_lib/*.html",
+    "cfmtl_lib/reported/*.csv",
+    "results/**/*.csv",
+    "results/**/*.json",
+)
 
 # papermill imports this module before it reads anything; its remark that .md is not one of its own
 # extensions comes ahead of the handler, and would have readers doubt a command that is right.
@@ -118,7 +126,11 @@ class TextNotebookHandler:
             "kernelspec", {"name": "python3", "display_name": "Python 3", "language": "python"}
         )
         root = Path(path).resolve().parent.parent  # the notebooks lie in ROOT/notebooks
-        notebook.metadata[FINGERPRINT_KEY] = {"fingerprint": code_fingerprint(root)}
+        notebook.metadata[FINGERPRINT_KEY] = {
+            "fingerprint": code_fingerprint(root),
+            **commit(),
+            **environment(),
+        }
         return nbformat.writes(notebook)
 
     @staticmethod

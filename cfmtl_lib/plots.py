@@ -1,9 +1,8 @@
-"""The figures of the book: one style, one colour a stratum."""
+"""Charts of results: calibration, training, rewards, who is treated, curves, ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,22 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.pictures import OURS, REPORTED, SERIES, STRATUM_COLOURS, handed_over
 from cfmtl_lib.strata import STRATA
-
-STRATUM_COLOURS = dict(zip(STRATA, ("#999999", "#56B4E9", "#E69F00", "#009E73", "#D55E00"), strict=True))
-"""From the Okabe-Ito palette: told apart with any colour vision, and by lightness in print."""
-
-OURS, REPORTED = "#0072B2", "#CC79A7"
-
-SERIES: tuple[dict[str, Any], ...] = tuple(
-    {"color": colour, "linestyle": line, "linewidth": 1.8}
-    for colour, line in zip(
-        ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-        ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))),
-        strict=True,
-    )
-)
-"""Styles of lines in one figure: by colour and by dashes."""
 
 
 def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int = 10) -> pd.DataFrame:
@@ -91,7 +76,7 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(title=name, xlabel="predicted", xlim=(0, top), ylim=(0, top))
         ax.set_aspect("equal")
     axes[0][0].set_ylabel("true share")
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
@@ -106,7 +91,7 @@ def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(xlabel="fitted propensity", xlim=(0, 1), ylim=(0, 1))
         ax.set_aspect("equal")
     axes[0][0].set_ylabel("true propensity")
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
@@ -119,7 +104,7 @@ def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
         ax.set_title(name, fontsize="medium")
         ax.set_xlabel("epoch")
     axes[0][0].set_ylabel("training loss / first epoch")
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
@@ -158,7 +143,7 @@ def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def plot_treated(treated: pd.DataFrame) -> Figure:
@@ -179,7 +164,7 @@ def plot_treated(treated: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def plot_profiles(at: ArrayLike, losses: Mapping[str, ArrayLike]) -> Figure:
@@ -193,7 +178,7 @@ def plot_profiles(at: ArrayLike, losses: Mapping[str, ArrayLike]) -> Figure:
         ylabel="expected loss a row,\nless its minimum",
     )
     ax.legend(frameon=False)
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float]) -> Figure:
@@ -216,7 +201,7 @@ def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float])
     ax.set(xlabel="reward (conversions)", ylim=(-0.6, len(values) - 0.4))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     figure.legend(loc="outside lower center", ncols=2)
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def plot_bands(curves: Mapping[str, pd.DataFrame], xlabels: Sequence[str], scale: float = 1.0) -> Figure:
@@ -248,7 +233,7 @@ def plot_bands(curves: Mapping[str, pd.DataFrame], xlabels: Sequence[str], scale
         ax.set_xlabel(xlabel)
     axes[0][0].legend(frameon=False)
     axes[0][0].set_ylabel("value")
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def plot_curves(curves: pd.DataFrame, highlight: Sequence[str], xlabel: str) -> Figure:
@@ -281,7 +266,7 @@ def plot_curves(curves: pd.DataFrame, highlight: Sequence[str], xlabel: str) -> 
         ax.yaxis.set_major_formatter("{x:,.0f}")
     axes[0][0].set_ylabel("reward (conversions)")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return _handed_over(figure)
+    return handed_over(figure)
 
 
 def _stack(ax: Axes, counts: pd.DataFrame) -> None:
@@ -293,7 +278,27 @@ def _stack(ax: Axes, counts: pd.DataFrame) -> None:
     ax.set_yticks(y, counts.index)
 
 
-def _handed_over(figure: Figure) -> Figure:
-    """Let go of a figure, so that a notebook shows it where it is returned and not once more."""
-    plt.close(figure)
-    return figure
+def plot_ranking(rewards: pd.DataFrame, highlight: Sequence[str]) -> Figure:
+    """Rank of each method in several settings, best on top; a line a method.
+
+    Parameters
+    ----------
+    rewards : DataFrame
+        A row a method, a column a setting; the settings' names may have several lines.
+    highlight : sequence of str
+        Methods in colour; the others are grey.
+    """
+    ranks = rewards.rank(ascending=False, method="first")
+    figure, ax = plt.subplots(figsize=(9, 0.34 * len(ranks) + 1.4), layout="constrained")
+    styles = dict(zip(highlight, SERIES, strict=False))
+    at = np.arange(len(ranks.columns))
+    for method, row in ranks.iterrows():
+        style = styles.get(str(method), {"color": "#BBBBBB", "linewidth": 1.0, "zorder": 1})
+        ax.plot(at, row, marker="o", markersize=5, **style)
+        colour = style["color"] if method in styles else "#666666"
+        for x, rank, side in ((-0.12, row.iloc[0], "right"), (at[-1] + 0.12, row.iloc[-1], "left")):
+            ax.text(x, rank, str(method), ha=side, va="center", color=colour, fontsize=9)
+    ax.set_xticks(at, ranks.columns)
+    ax.set(xlim=(-1.1, len(at) + 0.1), yticks=range(1, len(ranks) + 1), ylabel="rank by mean reward")
+    ax.invert_yaxis()
+    return handed_over(figure)

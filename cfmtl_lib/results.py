@@ -62,11 +62,18 @@ class RunRecord:
             "data_fingerprint": data_fingerprint,
             "wall_seconds": round(time.perf_counter() - self._start, 1),
             "written": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "versions": {"python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in VERSIONED},
-            "machine": _machine(),
+            **environment(),
             **more,
         }
+
+
+def environment() -> dict[str, dict[str, Any]]:
+    """Versions of what numbers depend on, and the machine they are computed on."""
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in VERSIONED},
+        "machine": _machine(),
+    }
 
 
 def checkout() -> Path | None:

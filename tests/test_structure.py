@@ -10,7 +10,19 @@ import pytest
 LIBRARY = Path(__file__).resolve().parent.parent / "cfmtl_lib"
 FLOORS = (
     ("errors", "devices", "strata", "progress", "threads", "results", "reported", "notebook_io"),
-    ("training", "protocol", "logs", "networks", "cells", "policy", "plots", "fitcache"),
+    (
+        "training",
+        "protocol",
+        "logs",
+        "networks",
+        "cells",
+        "policy",
+        "plots",
+        "fitcache",
+        "pictures",
+        "diagrams",
+        "explorer",
+    ),
     (
         "nuisances",
         "estimators",
@@ -31,6 +43,7 @@ FLOORS = (
         "ledger",
         "montecarlo",
         "policy_check",
+        "verdicts",
     ),
 )
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
