@@ -11,7 +11,7 @@ import pandas as pd
 
 from cfmtl_lib.errors import check_choice
 from cfmtl_lib.methods import METHODS, TWINS
-from cfmtl_lib.pictures import Picture, picture
+from cfmtl_lib.pictures import Picture, picture, use_style
 from cfmtl_lib.plots import plot_ranking
 from cfmtl_lib.reported import (
     V1,
@@ -177,14 +177,14 @@ def ranking(results_root: str | Path) -> Picture:
     published, _ = load_results(Path(results_root) / "ml-1m", "table4")
     keys = ["labelling", "construction", "scenario"]
     nine = published[published["method"].isin(METHODS)]
-    means = nine.pivot_table(index="method", columns=keys, values="reward").loc[list(METHODS)]
+    settings = list(nine[keys].drop_duplicates().itertuples(index=False, name=None))
+    means = nine.pivot_table(index="method", columns=keys, values="reward").loc[list(METHODS)][settings]
     order = zip(means.columns.to_list(), means.idxmax(), strict=True)
     first = "; ".join(f"{method} ({' '.join(setting)})" for setting, method in order)
+    columns = ["\n".join((f"labelling {key[0]}", key[1], key[2])) for key in means.columns]
+    use_style()
     return picture(
-        plot_ranking(
-            means.set_axis(["\n".join(key) for key in means.columns], axis=1),
-            ["CF-MTL-v1", "CF-MTL", "CF-OR", "OR", "Naive"],
-        ),
+        plot_ranking(means.set_axis(columns, axis=1), ["CF-MTL-v1", "CF-MTL", "CF-OR", "OR", "Naive"]),
         "Ranks of the nine methods by mean reward on MovieLens 1M, a line a method, a column for each "
         f"labelling, construction and scenario. First: {first}.",
     )
