@@ -13,14 +13,15 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 BOOK_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test clean
+.PHONY: help env book test test-book clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make env    make the environment $(VENV) with the exact versions of constraints.txt"
-	@echo "make book   build the book; the result is _build/html/index.html"
-	@echo "make test   check style and types, run the tests; the result is shown at the end"
-	@echo "make clean  remove what the other targets made, except $(VENV)"
+	@echo "make env        make the environment $(VENV) with the exact versions of constraints.txt"
+	@echo "make book       build the book; the result is _build/html/index.html"
+	@echo "make test       check style and types, run the tests; the result is shown at the end"
+	@echo "make test-book  build the book, then look at its pages in Chromium (which must be installed)"
+	@echo "make clean      remove what the other targets made, except $(VENV)"
 
 env: $(STAMP)
 	@echo "The environment is $(VENV): source $(BIN)/activate"
@@ -51,6 +52,13 @@ test: $(STAMP)
 	@echo "Running the tests and the examples of the docstrings (pytest)."
 	@$(BIN)/python -m pytest -n 2
 	@echo "Style, types, tests and examples are in order."
+
+# Outside the environment's stamp: only this target needs it.
+test-book: book
+	@PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e ".[browser]"
+	@echo "Opening the pages in Chromium (pytest)."
+	@$(BIN)/python -m pytest tests/test_browser.py -n 2
 
 clean:
 	@echo "Removing the book's pages and all caches; $(VENV) and _build/earlier_runs stay."

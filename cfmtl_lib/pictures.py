@@ -15,7 +15,7 @@ from cfmtl_lib.errors import InputError
 from cfmtl_lib.strata import STRATA
 
 STRATUM_COLOURS = dict(zip(STRATA, ("#999999", "#56B4E9", "#E69F00", "#009E73", "#D55E00"), strict=True))
-"""From the Okabe-Ito palette: told apart with any colour vision, and by lightness in print."""
+"""From the Okabe-Ito palette, told apart with any vision. Stacks keep this order, for print in grey."""
 
 OURS, REPORTED = "#0072B2", "#CC79A7"
 

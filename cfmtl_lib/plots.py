@@ -273,7 +273,8 @@ def _stack(ax: Axes, counts: pd.DataFrame) -> None:
     y = np.arange(len(counts))[::-1]
     left = np.zeros(len(counts))
     for name in STRATA:
-        ax.barh(y, counts[name], left=left, height=0.6, color=STRATUM_COLOURS[name], label=name)
+        colour = STRATUM_COLOURS[name]
+        ax.barh(y, counts[name], left=left, height=0.6, color=colour, edgecolor="white", label=name)
         left += counts[name].to_numpy()
     ax.set_yticks(y, counts.index)
 

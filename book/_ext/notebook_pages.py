@@ -233,6 +233,26 @@ def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], d
     ]
 
 
+def name_what_is_seen(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Mend two names that mislead a screen reader.
+
+    A folded cell is named by the text that is seen, not "Toggle hidden content"; and the bibliography claims
+    to be a list, of which its entries are no items.
+    """
+    if "body" in context:
+        body = context["body"].replace('<summary aria-label="Toggle hidden content">', "<summary>")
+        context["body"] = body.replace('<div role="list" class="citation-list"', '<div class="citation-list"')
+
+
+def search_from_disk(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Have the search show excerpts, except from disk: there a page may not read another."""
+    if page == "search":
+        switch = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== 'file:';"
+        app.add_js_file(None, body=switch, priority=900)
+
+
 class _Requests(HTMLParser):
     """Collects what a browser fetches from elsewhere when it opens a page (not what a reader may click)."""
 
@@ -271,5 +291,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", prepare, priority=100)  # before sphinx_external_toc, at 900
     app.connect("env-get-outdated", reread)
     app.connect("html-page-context", drop_thebe, priority=900)  # after those that add scripts
+    app.connect("html-page-context", name_what_is_seen)
+    app.connect("html-page-context", search_from_disk)
     app.connect("build-finished", check_offline)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
