@@ -34,7 +34,9 @@ class CFMTL(BaseEstimator):
     r"""CF-MTL as in the authors' code: propensity and strata trained together from the first step.
 
     With :math:`q_k` the probability of cell k and :math:`z_{kn} = 1` where row n lies in it, the loss is
-    :math:`\sum_k w_k \sum_n \mathrm{BCE}(q_k(x_n), z_{kn}) + \eta \sum_n (g(x_n) - t_n)^2`.
+
+    .. math::
+        \sum_k w_k \sum_n \mathrm{BCE}(q_k(x_n), z_{kn}) + \eta \sum_n (g(x_n) - t_n)^2 .
 
     Parameters
     ----------
