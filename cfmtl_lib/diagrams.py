@@ -41,12 +41,12 @@ def causal_graph() -> Figure:
     for start, end in (("X", "T"), ("X", "C"), ("X", "Y"), ("T", "C"), ("C", "Y"), ("U", "Y")):
         _arrow(ax, at[start], at[end])
     for start, end, bend, label, where in (
-        ("T", "Y", 0.45, "ruled out by exclusion", (3.0, -1.0)),
+        ("T", "Y", 0.45, "ruled out by exclusion", (3.0, -1.15)),
         ("U", "T", 0.55, "ruled out by unconfoundedness", (1.2, 3.25)),
     ):
         _arrow(ax, at[start], at[end], bend=bend, ruled_out=True)
         ax.text(*where, label, ha="center", va="center", color="#A03000", fontsize=9)
-    ax.set(xlim=(-0.9, 6.6), ylim=(-1.25, 3.6))
+    ax.set(xlim=(-0.9, 6.6), ylim=(-1.35, 3.6))
     ax.axis("off")
     return handed_over(figure)
 

@@ -163,9 +163,8 @@ def strata_from_moments(
     :math:`\tau = P(C{=}1,Y{=}1|T{=}1,x)`:
 
     .. math::
-        p_{0000} = 1 - \kappa - \mu_1 + \tau,\quad p_{0011} = \mu_1 - \tau,\quad
-        p_{0100} = \kappa - \tau,\quad p_{0101} = \mu_1 - \mu_0,\quad
-        p_{0111} = \mu_0 - \mu_1 + \tau .
+        p_{0000} &= 1 - \kappa - \mu_1 + \tau,\quad p_{0011} = \mu_1 - \tau,\quad p_{0100} = \kappa - \tau, \\
+        p_{0101} &= \mu_1 - \mu_0,\quad p_{0111} = \mu_0 - \mu_1 + \tau .
 
     Replacing :math:`\tau` by the product :math:`\kappa\mu_1` gives the form used in the authors' code.
 

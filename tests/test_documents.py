@@ -69,3 +69,100 @@ def test_the_library_example_runs(name, monkeypatch):
     assert asked == {"name": ("ml-1m",), "data_dir": "PATH"}
     assert names["p"].shape == (270, 5)
     assert names["treat"].sum() <= 0.4 * 270
+
+
+def markdown(path):
+    cells = jupytext.read(path).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_chapters_have_the_same_frame(path):
+    text = markdown(path)
+    frame = ["**After this chapter you can**", "**The idea.**", "## Summary", "**What is not known.**"]
+    frame += ["## Exercises", "## Further reading"]
+    assert [text.count(part) for part in frame] == [1] * len(frame)
+    places = [text.index(part) for part in frame]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_exercises_have_solutions_and_some_of_them_are_checked(path):
+    notebook = jupytext.read(path)
+    text = markdown(path).split("## Exercises")[1]
+    exercises = re.findall(r"```\{exercise-start\} \S.*\n:label: (\S+)", text)
+    assert len(exercises) >= 3
+    assert re.findall(r"````\{solution-start\} (\S+)\n:class: dropdown", text) == exercises
+    number = path.stem.split("_")[0]
+    assert all(label.startswith(f"ex-{number}-") for label in exercises)
+    start = next(k for k, c in enumerate(notebook.cells) if "## Exercises" in c.source)
+    code = [c.source for c in notebook.cells[start:] if c.cell_type == "code"]
+    assert sum("assert" in source for source in code) >= 2
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_of_chapters_have_a_text(path):
+    code = "\n".join(c.source for c in jupytext.read(path).cells if c.cell_type == "code")
+    assert "plt.show(" not in code, "show figures by pictures.picture(figure, text)"
+    drawn = len(re.findall(r"\bplots\.plot_|\bplt\.subplots\(|\bdiagrams\.", code))
+    shown = len(re.findall(r"\bpictures\.picture\(", code))
+    assert shown == drawn
+    assert not drawn or "pictures.use_style()" in code
+
+
+def test_labels_of_exercises_are_unique():
+    labels = [
+        label for path in NOTEBOOKS for label in re.findall(r":label: (ex-\S+)", path.read_text("utf-8"))
+    ]
+    assert len(labels) == len(set(labels)) > 30
+
+
+def test_symbols_name_what_the_library_has():
+    """The last column of the tables: names of arguments, attributes, functions and modules."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "cfmtl_lib").rglob("*.py"))
+    text = (ROOT / "book" / "symbols.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    names = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[-2])}
+    assert len(names) > 40
+    for name in names - {"len(log)", "columns of `x`"}:
+        for part in re.findall(r"[A-Za-z_]\w+", name):
+            assert re.search(rf"\b{part}\b", source), f"{name}: the library has no {part}"
+
+
+def test_symbols_are_first_defined_where_the_table_says():
+    text = (ROOT / "book" / "symbols.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"\{doc\}`([^`]+)`", text)):
+        assert (ROOT / f"{name}.md").is_file(), name
+
+
+def test_bibliography_is_cited_and_complete():
+    entries = re.findall(r"^@\w+\{(\S+),", (ROOT / "book/references.bib").read_text("utf-8"), flags=re.M)
+    assert len(entries) == len(set(entries)) > 35
+    pages = [*NOTEBOOKS, *(ROOT / "book").glob("*.md")]
+    cited = {
+        key.strip()
+        for path in pages
+        for keys in re.findall(r"\{cite\}`([^`]+)`", path.read_text(encoding="utf-8"))
+        for key in keys.split(",")
+    }
+    assert cited == set(entries)
+
+
+def test_glossary_has_both_languages():
+    text = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^(\S.*) · (\S+)$", text.split("```{glossary}")[1], flags=re.M)
+    assert len(terms) > 50
+    assert all(re.search(r"[\u4e00-\u9fff]", chinese) for _, chinese in terms)
+    for name in cf.STRATA:
+        assert name in {english for english, _ in terms}
+
+
+def test_the_first_page_leads_to_table_4():
+    """Its commands are those of README.md and of the notebooks, with parameters that exist."""
+    text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```\n(git clone.*?)```", text, flags=re.S)
+    assert block.split("\n")[1:4] == ["cd companion", "make env", "source .venv/bin/activate"]
+    command = block.split("\n")[4]
+    assert command.startswith("papermill notebooks/07_table4.md out.ipynb ")
+    given = dict(re.findall(r"-p (\w+) (\S+)", command))
+    assert set(given) <= {*DEFAULTS, "seeds"} and given["seeds"] == "1" and given["dataset"] == "ml-1m"

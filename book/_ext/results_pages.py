@@ -166,9 +166,10 @@ class Provenance(SphinxDirective):
                 download += nodes.literal(file.name, file.name)
                 downloads += [download, nodes.Text("  ")]
             told = {key: value for key, value in record.items() if key not in ("table", "rewards")}
+            # Commands must come out as they are to be typed: not with the typographer's dashes and quotes.
             lines: list[list[Cell]] = [
-                [str(fact).replace("_", " "), str(value)]
-                for fact, value in provenance_table(told)["value"].items()
+                [str(fact).replace("_", " "), [nodes.literal(value, value)] if fact == "command" else value]
+                for fact, value in provenance_table(told)["value"].astype(str).items()
             ]
             folder = path.parent.name
             if folder not in folders:

@@ -50,8 +50,8 @@ def simulated(
         q_{ui} &= P(C(1){=}1|u,i) = \sigma(0.2 + k_{ui}), \\
         h_{ui} &= P(Y(1){=}1|C(1){=}1,u,i) = \sigma(0.3 + s_{ui}), \\
         v_{ui} &= \sigma(\pm\gamma s_{ui}), \\
-        p_{0000} &= (1-q)(1-v),\; p_{0011} = (1-q) v,\; p_{0100} = q(1-h),\;
-        p_{0101} = q h (1-v),\; p_{0111} = q h v, \\
+        p_{0000} &= (1-q)(1-v),\; p_{0011} = (1-q) v,\; p_{0100} = q(1-h), \\
+        p_{0101} &= q h (1-v),\; p_{0111} = q h v, \\
         e_{ui} &= P(T{=}1|u,i) = \sigma(0.3 + s_{ui} / \text{overlap}).
 
     As in the labelling rules of the semi-synthetic data, v makes coupon buyers ("code") or always buyers

@@ -3,8 +3,8 @@ r"""Doubly robust unit scores: what one logged row says about the reward of trea
 The reward of treating a unit of any of the five strata is the same function of its potential outcomes:
 
 .. math::
-    r_{\text{coupon}} = (1+c)\,(Y(1)-Y(0)) - c\,C(1)Y(1), \qquad
-    r_{\text{cash}} = (1+c)\,(Y(1)-Y(0)) - c\,C(1) .
+    r_{\text{coupon}} &= (1+c)\,(Y(1)-Y(0)) - c\,C(1)Y(1), \\
+    r_{\text{cash}} &= (1+c)\,(Y(1)-Y(0)) - c\,C(1) .
 
 Its mean over any group of units needs four means of outcomes in one arm each. For each of them the augmented
 inverse-propensity (AIPW) score of Robins, Rotnitzky and Zhao (1994) is
