@@ -32,6 +32,7 @@ from cfmtl_lib.datasets import (
 from cfmtl_lib.errors import InputError, LogError, RatingsError, ResultsError, StudyError, UnknownNameError
 from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
 from cfmtl_lib.fitcache import FitCache
+from cfmtl_lib.frames import FrameEncoder
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.methods import METHODS, fit_methods
 from cfmtl_lib.nuisances import PairNuisances
@@ -79,6 +80,7 @@ __all__ = [
     "Estimate",
     "FitCache",
     "FitConfig",
+    "FrameEncoder",
     "IPSNet",
     "IncentiveLog",
     "InputError",

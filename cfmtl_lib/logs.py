@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import LogError
+from cfmtl_lib.frames import FrameEncoder, column_of, numeric_column
 from cfmtl_lib.strata import observed_cell
 
 
@@ -26,6 +30,12 @@ class IncentiveLog:
     n_users, n_items : int, optional
         Size of the id spaces, where ids beyond those of the log will be asked for later.
         The largest id plus one if left out. Only for pairs.
+    cluster : array_like of shape (n,), optional
+        Which rows were assigned together or behave alike, e.g. the user of each. Errors of values and
+        folds of nuisances go by it.
+    encoder : FrameEncoder, optional
+        How the features were made of a table's columns (see :meth:`from_frame`). With it, missing numbers
+        (NaN) are allowed.
 
     Raises
     ------
@@ -52,10 +62,12 @@ be collected that was not given: check how t and c were joined.
     propensity: NDArray[np.float64] | None = None
     n_users: int | None = None
     n_items: int | None = None
+    cluster: NDArray | None = None
+    encoder: FrameEncoder | None = None
     is_pairs: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        x, is_pairs = _checked_x(self.x)
+        x, is_pairs = _checked_x(self.x) if self.encoder is None else (self.encoder.check(self.x), False)
         n = len(x)
         put = object.__setattr__  # frozen: the checked arrays replace what was passed
         put(self, "x", x)
@@ -81,8 +93,94 @@ be collected that was not given: check how t and c were joined.
                 )
         if self.propensity is not None:
             put(self, "propensity", _checked_propensity(self.propensity, n))
-        for name, column in (("n_users", 0), ("n_items", 1)):
-            put(self, name, _checked_size(name, getattr(self, name), x[:, column]) if is_pairs else None)
+        if self.cluster is not None:
+            put(self, "cluster", _checked_labels(self.cluster, n))
+        for name, ids in (("n_users", x[:, 0]), ("n_items", x[:, -1])):
+            put(self, name, _checked_size(name, getattr(self, name), ids) if is_pairs else None)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        treatment: str,
+        collected: str,
+        converted: str,
+        features: Sequence[str],
+        propensity: str | ArrayLike | None = None,
+        cluster: str | ArrayLike | None = None,
+    ) -> Self:
+        """Take a log from a table of campaign rows, and remember how its features were made.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            A row a unit.
+        treatment, collected, converted : str
+            Columns of 0/1 (or booleans), without missing values.
+        features : sequence of str
+            Columns known *before* the assignment: numbers, booleans, or texts (categories). Missing values
+            are allowed and stay missing.
+        propensity : str or array_like of shape (n,), optional
+            Column, or values, of the known P(T=1 | x).
+        cluster : str or array_like of shape (n,), optional
+            Column, or labels, of what was assigned together.
+
+        Returns
+        -------
+        IncentiveLog
+            With float features and their ``encoder``.
+
+        Raises
+        ------
+        LogError
+            Naming the column, what was expected of it, what was found, and the first row where it is so.
+
+        Examples
+        --------
+        >>> rows = pd.DataFrame(
+        ...     {"sent": [1, 0, 1], "used": [1, 0, 0], "bought": [1, 1, 0], "age": [30, 41, None],
+        ...      "city": ["Oslo", "Bergen", "Oslo"]}
+        ... )
+        >>> IncentiveLog.from_frame(
+        ...     rows, treatment="sent", collected="used", converted="bought", features=["age", "city"]
+        ... )
+        IncentiveLog(3 rows of 2 features: 2 treated, 1 collected, 2 converted)
+        """
+        roles = {"treatment": treatment, "collected": collected, "converted": converted}
+        for role, name in roles.items():
+            if name in features:
+                raise LogError(
+                    "features",
+                    expected="columns known before the assignment",
+                    found=f"{name!r}, the column of {role}",
+                    advice="A feature that the assignment can change makes every estimate wrong.",
+                )
+        columns = {role: _binary_column(frame, name) for role, name in roles.items()}
+        t, c = columns["treatment"], columns["collected"]
+        not_given = np.flatnonzero((c == 1) & (t == 0))
+        if not_given.size:
+            raise LogError(
+                f"column {collected!r}",
+                expected=f"0 wherever {treatment!r} is 0",
+                found="1",
+                row=int(not_given[0]),
+                advice="Nothing can be collected that was not given: check how the two were joined.",
+            )
+        if isinstance(propensity, str):
+            propensity = numeric_column(frame, propensity)
+        if isinstance(cluster, str):
+            cluster = column_of(frame, cluster).to_numpy()
+        encoder = FrameEncoder.learn(frame, list(features))
+        return cls(
+            x=encoder.encode(frame),
+            t=t,
+            c=c,
+            y=columns["converted"],
+            propensity=None if propensity is None else np.asarray(propensity, dtype=np.float64),
+            cluster=None if cluster is None else np.asarray(cluster),
+            encoder=encoder,
+        )
 
     def __len__(self) -> int:
         return len(self.t)
@@ -115,6 +213,10 @@ be collected that was not given: check how t and c were joined.
                 advice="The networks of the paper know pairs only.",
             )
         return self.n_users, self.n_items
+
+    def clusters(self, given: ArrayLike | None = None) -> ArrayLike | None:
+        """The labels given, or the log's own; None if there are neither and rows are independent."""
+        return self.cluster if given is None else given
 
     @property
     def cell(self) -> NDArray[np.int8]:
@@ -181,6 +283,25 @@ def _checked_binary(name: str, value: ArrayLike, n: int) -> NDArray[np.int8]:
     return column.astype(np.int8)
 
 
+def _binary_column(frame: pd.DataFrame, name: str) -> NDArray[np.int8]:
+    values = numeric_column(frame, name)
+    wrong = np.flatnonzero((values != 0) & (values != 1))
+    if wrong.size:
+        found = "a missing value" if np.isnan(values[wrong[0]]) else f"{values[wrong[0]]:g}"
+        raise LogError(f"column {name!r}", expected="0 or 1", found=found, row=int(wrong[0]))
+    return values.astype(np.int8)
+
+
+def _checked_labels(value: ArrayLike, n: int) -> NDArray:
+    labels = np.asarray(value)
+    if labels.shape != (n,):
+        raise LogError("cluster", expected=f"shape ({n},)", found=f"shape {labels.shape}")
+    missing = np.flatnonzero(pd.isna(labels))
+    if missing.size:
+        raise LogError("cluster", expected="a label for each row", found="none", row=int(missing[0]))
+    return labels
+
+
 def _checked_propensity(value: ArrayLike, n: int) -> NDArray[np.float64]:
     propensity = np.asarray(value, dtype=np.float64)
     if propensity.shape != (n,):
@@ -196,7 +317,7 @@ def _checked_propensity(value: ArrayLike, n: int) -> NDArray[np.float64]:
     return propensity
 
 
-def _checked_size(name: str, size: int | None, ids: NDArray[np.int64]) -> int:
+def _checked_size(name: str, size: int | None, ids: NDArray) -> int:
     least = int(ids.max()) + 1
     if size is None:
         return least

@@ -22,6 +22,7 @@ FLOORS = (
         "pictures",
         "diagrams",
         "explorer",
+        "frames",
     ),
     (
         "nuisances",

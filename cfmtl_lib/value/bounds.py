@@ -174,7 +174,9 @@ def strata_bounds(
             unit[s, 1, rows] = found.upper + away @ found.upper_slopes
     table = []
     for s in range(len(STRATA)):
-        low, high = (mean_estimate(unit[s, end], clusters=clusters, level=level) for end in (0, 1))
+        low, high = (
+            mean_estimate(unit[s, end], clusters=log.clusters(clusters), level=level) for end in (0, 1)
+        )
         reach = _imbens_manski(high.value - low.value, low.standard_error, high.standard_error, level)
         table.append(
             {

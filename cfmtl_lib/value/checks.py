@@ -161,7 +161,7 @@ def negative_control(
     else:
         by_row = [_checked_numbers("means", mean, len(log)) for mean in means]
         unit = by_row[0] - by_row[1] + to_one * (z - by_row[0]) - to_zero * (z - by_row[1])
-    return mean_estimate(unit, clusters=clusters, level=level)
+    return mean_estimate(unit, clusters=log.clusters(clusters), level=level)
 
 
 def propensity_calibration(
@@ -254,7 +254,8 @@ def check_implications(
         If groups do not fit the log, or one has fewer than two rows.
     """
     unit = unit_scores(log, nuisances, clip=clip).strata()
-    cluster = None if clusters is None else check_labels("clusters", clusters, len(log))[1]
+    labels = log.clusters(clusters)
+    cluster = None if labels is None else check_labels("clusters", labels, len(log))[1]
     predicted = nuisances.predicted_strata()
     given = None if groups is None else check_labels("groups", groups, len(log))
     rows = []

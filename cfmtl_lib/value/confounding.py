@@ -130,7 +130,7 @@ def confounding_bound(
     # 2 E[m(alpha)] - E[alpha^2] has the same mean as E[alpha^2] and is orthogonal to errors of e.
     squared_representer = 2 * np.square(policy) * (1 / e + 1 / (1 - e)) - np.square(representer)
     sigma2, nu2 = float(variance.mean()), float(squared_representer.mean())
-    estimate = mean_estimate(effect, clusters=clusters, level=level)
+    estimate = mean_estimate(effect, clusters=log.clusters(clusters), level=level)
     if nu2 < 0:
         raise InputError(
             "nuisances",
@@ -145,7 +145,7 @@ def confounding_bound(
     def ends(r_y: float, r_d: float) -> tuple[float, float, float, float]:
         factor = abs(rho) * np.sqrt(r_y * r_d / (1 - r_d))
         low, high = (
-            mean_estimate(effect + sign * factor * by_unit, clusters=clusters, level=level)
+            mean_estimate(effect + sign * factor * by_unit, clusters=log.clusters(clusters), level=level)
             for sign in (-1, 1)
         )
         return (

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from cfmtl_lib.errors import InputError
@@ -16,6 +16,9 @@ from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.pair_classifier import PairClassifier
 from cfmtl_lib.progress import track
 from cfmtl_lib.value.scores import LogNuisances
+
+MOST_CATEGORIES = 255
+"""Boosting in bins can take fewer levels of a category than this; columns with more are taken as numbers."""
 
 ROWS_FOR_THREADS = 100_000
 """Smaller logs are fitted on one thread: threads gain little there, and where other work keeps the cores
@@ -46,8 +49,9 @@ def crossfit(
     features : array_like of shape (n, p), optional
         What the classifiers see; ``log.x`` if left out. For scikit-learn classifiers on logs of pairs.
     folds : int or array_like of shape (n,), integer
-        Number of folds (stratified by treatment and observed cell), or the fold of each row. 1 fits and
-        predicts on the same rows: no cross-fitting, for comparison only.
+        Number of folds (stratified by treatment and observed cell; rows of one cluster of the log stay
+        together), or the fold of each row. 1 fits and predicts on the same rows: no cross-fitting, for
+        comparison only.
     seed : int
         Of the folds, and of the default classifier for features.
     progress : bool
@@ -99,7 +103,9 @@ def crossfit(
         outcome = (
             PairClassifier()
             if log.is_pairs and features is None
-            else HistGradientBoostingClassifier(random_state=seed)
+            else HistGradientBoostingClassifier(
+                random_state=seed, categorical_features=_coded(log) if features is None else None
+            )
         )
     if propensity is None:
         propensity = clone(outcome) if log.propensity is None else log.propensity
@@ -146,10 +152,15 @@ def _fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArr
         k = int(folds)
         fold = np.zeros(n, dtype=np.int64)
         if k > 1:
-            splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
             cells = np.unique(log.cell, return_inverse=True)[1]
             least = np.bincount(cells).min()
-            for index, (_, held_out) in enumerate(splitter.split(cells, cells if least >= k else log.t)):
+            by = cells if least >= k else log.t
+            if log.cluster is None:
+                split = StratifiedKFold(k, shuffle=True, random_state=seed).split(cells, by)
+            else:
+                groups = _enough_groups(log.cluster, k)
+                split = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(cells, by, groups)
+            for index, (_, held_out) in enumerate(split):
                 fold[held_out] = index
         return fold
     given = np.asarray(folds)
@@ -161,6 +172,26 @@ def _fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArr
     if len(names) < 2:
         raise InputError("folds", expected="at least two folds", found=f"all rows in fold {names[0]}")
     return fold
+
+
+def _enough_groups(cluster: NDArray, k: int) -> NDArray[np.int64]:
+    names, member = np.unique(cluster, return_inverse=True)
+    if len(names) < k:
+        raise InputError(
+            "folds",
+            expected=f"at most {len(names)}, the number of clusters",
+            found=str(k),
+            advice="Rows of one cluster stay in one fold.",
+        )
+    return member
+
+
+def _coded(log: IncentiveLog) -> NDArray[np.bool_] | None:
+    """Which features are codes of categories, for boosting to split as sets instead of as numbers."""
+    if log.encoder is None:
+        return None
+    few = np.array([len(column.categories) < MOST_CATEGORIES for column in log.encoder.columns])
+    return log.encoder.is_category & few
 
 
 def _fitted(

@@ -162,7 +162,7 @@ def budget_curve(
     only_positive : bool
         Stop where the score is no longer positive, as :func:`~cfmtl_lib.policy.allocate` does.
     clusters : array_like of shape (n,), optional
-        Units of one cluster (a user, say) may depend on each other.
+        Units of one cluster (a user, say) may depend on each other. Those of the log if left out.
     level : float
     clip : float, optional
         See :func:`~cfmtl_lib.value.scores.unit_scores`.
@@ -199,7 +199,7 @@ def budget_curve(
         by=by,
         budgets=budgets,
         only_positive=only_positive,
-        clusters=clusters,
+        clusters=log.clusters(clusters),
         level=level,
         clip=clip,
         n_bootstrap=n_bootstrap,
@@ -255,7 +255,7 @@ def budget_curve_difference(
         by=by,
         budgets=budgets,
         only_positive=only_positive,
-        clusters=clusters,
+        clusters=log.clusters(clusters),
         level=level,
         clip=clip,
         n_bootstrap=n_bootstrap,

@@ -129,7 +129,7 @@ def policy_value(
     cost : float
         Cost c >= 0 of one incentive, in units of one conversion.
     clusters : array_like of shape (n,), optional
-        Units of one cluster (a user, say) may depend on each other.
+        Units of one cluster (a user, say) may depend on each other. Those of the log if left out.
     level : float
         Of the interval, in (0, 1).
     clip : float, optional
@@ -161,8 +161,12 @@ def policy_value(
     probability = check_policy(treat, len(log))
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)
-    estimate = mean_estimate(probability * scores.reward(scenario, cost), clusters=clusters, level=level)
-    spend = mean_estimate(probability * scores.spend(scenario, cost), clusters=clusters, level=level)
+    estimate = mean_estimate(
+        probability * scores.reward(scenario, cost), clusters=log.clusters(clusters), level=level
+    )
+    spend = mean_estimate(
+        probability * scores.spend(scenario, cost), clusters=log.clusters(clusters), level=level
+    )
     return PolicyValue(
         **vars(estimate),
         share_treated=float(probability.mean()),
@@ -205,7 +209,7 @@ def policy_value_difference(
     more = check_policy(treat, len(log)) - check_policy(other, len(log))
     nuisances = crossfit(log) if nuisances is None else nuisances
     reward = unit_scores(log, nuisances, clip=clip).reward(scenario, cost)
-    return mean_estimate(more * reward, clusters=clusters, level=level)
+    return mean_estimate(more * reward, clusters=log.clusters(clusters), level=level)
 
 
 def strata_shares(
@@ -231,7 +235,7 @@ def strata_shares(
     """
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip).strata()
-    estimates = [mean_estimate(column, clusters=clusters, level=level) for column in scores.T]
+    estimates = [mean_estimate(column, clusters=log.clusters(clusters), level=level) for column in scores.T]
     columns = ["value", "standard_error", "lower", "upper"]
     return pd.DataFrame(
         [[getattr(estimate, name) for name in columns] for estimate in estimates],

@@ -1,0 +1,239 @@
+"""Tables of numbers and categories as float features, the same way at fit and at prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.errors import LogError, check_choice
+
+KINDS = ("number", "category")
+MISSING = 0
+"""Code of a missing category; categories count from 1."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feature.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"number", "category"}
+    categories : tuple
+        Levels in the order of their codes 1, 2, ...; empty for numbers.
+    """
+
+    name: str
+    kind: str
+    categories: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice(f"kind of column {self.name!r}", self.kind, KINDS)
+
+
+@dataclass(frozen=True)
+class FrameEncoder:
+    """How columns of a table become columns of ``IncentiveLog.x``: one float each.
+
+    Numbers stay what they are; a missing number stays NaN, for the models to handle. A category becomes its
+    code, 1, 2, ... in sorted order; a missing one becomes 0. Booleans are numbers.
+
+    Parameters
+    ----------
+    columns : tuple of Column
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"age": [30, None], "city": ["Oslo", "Bergen"], "spent": [1.5, 2.0]})
+    >>> encoder = FrameEncoder.learn(frame, ["age", "city"])
+    >>> encoder.encode(frame).tolist()
+    [[30.0, 2.0], [nan, 1.0]]
+    >>> encoder.encode(pd.DataFrame({"age": [41], "city": ["Rome"]}))
+    Traceback (most recent call last):
+    ...
+    cfmtl_lib.errors.LogError: column 'city': expected one of the 2 categories that the log had, \
+found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
+    """
+
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def learn(cls, frame: pd.DataFrame, features: Sequence[str]) -> Self:
+        """Take kinds and categories from a table.
+
+        Parameters
+        ----------
+        frame : DataFrame
+        features : sequence of str
+            Names of its columns, in the order of the features.
+
+        Raises
+        ------
+        LogError
+            If a column is not there, occurs twice, is neither numbers nor categories, or is all missing.
+        """
+        if not features:
+            raise LogError("features", expected="at least one column", found="none")
+        twice = [name for k, name in enumerate(features) if name in features[:k]]
+        if twice:
+            raise LogError("features", expected="each column once", found=f"{twice[0]!r} twice")
+        return cls(tuple(_learnt(frame, name) for name in features))
+
+    def encode(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Features of a table's rows; shape (n, number of columns), float64, NaN where a number is missing.
+
+        Raises
+        ------
+        LogError
+            If a column is missing, or holds what it did not hold when the encoder was made: texts among
+            numbers, infinity, an unknown category.
+        """
+        if len(frame) == 0:
+            raise LogError("frame", expected="at least one row", found="none")
+        return np.column_stack([_encoded(column_of(frame, column.name), column) for column in self.columns])
+
+    def check(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Features that are encoded already: their shape, codes and numbers.
+
+        Raises
+        ------
+        LogError
+            Naming the first column and row that this encoder cannot have made.
+        """
+        matrix = np.asarray(x, dtype=np.float64)
+        if matrix.ndim != 2 or matrix.shape[1] != len(self.columns):
+            raise LogError("x", expected=f"shape (n, {len(self.columns)})", found=f"shape {matrix.shape}")
+        for column, values in zip(self.columns, matrix.T, strict=True):
+            if column.kind == "number":
+                wrong, expected = np.isinf(values), "finite numbers, or NaN where they are missing"
+            else:
+                known = len(column.categories)
+                wrong = ~np.isin(values, np.arange(known + 1))
+                expected = f"codes 0 (missing) to {known}"
+            _refuse_first(column.name, wrong, values, expected)
+        return np.ascontiguousarray(matrix)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def is_category(self) -> NDArray[np.bool_]:
+        """Which columns hold codes; shape (number of columns,)."""
+        return np.array([column.kind == "category" for column in self.columns])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "columns": [
+                {"name": c.name, "kind": c.kind, "categories": list(c.categories)} for c in self.columns
+            ]
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """What :meth:`to_dict` gave.
+
+        Examples
+        --------
+        >>> encoder = FrameEncoder((Column("city", "category", ("Bergen", "Oslo")), Column("age", "number")))
+        >>> FrameEncoder.from_dict(encoder.to_dict()) == encoder
+        True
+        """
+        return cls(tuple(Column(c["name"], c["kind"], tuple(c["categories"])) for c in stored["columns"]))
+
+
+def numeric_column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    """A column of numbers as float64, NaN where it is missing.
+
+    Raises
+    ------
+    LogError
+        If it is not there, or holds texts.
+    """
+    return _numbers(column_of(frame, name), name)
+
+
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column of a table, or an error that lists the columns there are.
+
+    Raises
+    ------
+    LogError
+        If ``frame`` is no DataFrame, or the column is not there or there twice.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise LogError("frame", expected="a pandas DataFrame", found=type(frame).__name__)
+    if name not in frame.columns:
+        some = ", ".join(map(repr, frame.columns[:12]))
+        more = ", ..." if frame.shape[1] > 12 else ""
+        raise LogError(
+            f"column {name!r}",
+            expected="a column of the table",
+            found="no such column",
+            advice=f"It has {some}{more}.",
+        )
+    column = frame[name]
+    if isinstance(column, pd.DataFrame):
+        raise LogError(f"column {name!r}", expected="one column of this name", found=f"{column.shape[1]}")
+    return column
+
+
+def _learnt(frame: pd.DataFrame, name: str) -> Column:
+    values = column_of(frame, name)
+    present = values.dropna()
+    if present.empty:
+        raise LogError(f"column {name!r}", expected="some value", found="missing values only")
+    present = present.infer_objects()  # numbers in a column of objects, e.g. beside a missing value
+    if pd.api.types.is_bool_dtype(present) or pd.api.types.is_numeric_dtype(present):
+        return Column(name, "number")
+    if isinstance(present.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(present):
+        levels = pd.unique(present).tolist()
+        if all(isinstance(level, str) for level in levels):
+            return Column(name, "category", tuple(sorted(levels)))
+    raise LogError(
+        f"column {name!r}",
+        expected="numbers, booleans, or texts (categories)",
+        found=f"dtype {values.dtype}, first value {present.iloc[0]!r}",
+        advice="Turn dates into numbers as of the assignment (days since the last purchase), and other codes "
+        "into texts.",
+    )
+
+
+def _encoded(values: pd.Series, column: Column) -> NDArray[np.float64]:
+    if column.kind == "number":
+        return _numbers(values, column.name)
+    codes = pd.Index(column.categories, dtype=object).get_indexer(values.astype(object)) + 1
+    unknown = np.asarray(values.notna()) & (codes == MISSING)
+    shown = np.asarray(values.astype(object))
+    _refuse_first(
+        column.name,
+        unknown,
+        shown,
+        f"one of the {len(column.categories)} categories that the log had",
+        "Map it to one of them, or to a missing value.",
+    )
+    return codes.astype(np.float64)
+
+
+def _numbers(values: pd.Series, name: str) -> NDArray[np.float64]:
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = (np.isnan(numbers) & np.asarray(values.notna())) | np.isinf(numbers)
+    _refuse_first(name, wrong, np.asarray(values.astype(object)), "finite numbers")
+    return numbers
+
+
+def _refuse_first(
+    name: str, wrong: NDArray[np.bool_], values: NDArray, expected: str, advice: str = ""
+) -> None:
+    rows = np.flatnonzero(wrong)
+    if rows.size:
+        row = int(rows[0])
+        raise LogError(f"column {name!r}", expected=expected, found=repr(values[row]), row=row, advice=advice)
