@@ -126,6 +126,10 @@ def test_explorer_holds_the_surface_and_shows_one_point_without_scripts():
     page = Page(shown.html)
     assert [row[0] for row in page.rows[1:]] == ["CF-OR", "OR", "Oracle"]
     assert [row[1] for row in page.rows[1:]] == ["40 ± 2", "−40 ± 2", "−120 ± 2"]
+    assert re.findall(r'name="(budget|cost)" [^>]*value="(\d+)"', shown.html) == [
+        ("budget", "1"),
+        ("cost", "1"),
+    ]
     data = page.data
     for row in surface.itertuples():
         c, b = data["costs"].index(row.cost), data["budgets"].index(row.budget)

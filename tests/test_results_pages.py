@@ -79,9 +79,9 @@ def book(tmp_path_factory):
     )
     lines = "\n".join(f"- {{result}}`{name}`" for name in verdicts.facts(root / "results"))
     texts = {
-        "index": f"# Numbers\n\n{lines}\n\n```{{ranking-figure}}\n```\n",
+        "index": f"# Numbers\n\n{lines}\n",
         "provenance": "# Provenance\n\n```{provenance}\n```\n",
-        "printed_numbers": "# Printed\n\n```{printed-numbers}\n```\n",
+        "printed_numbers": "# Printed\n\n```{printed-numbers}\n```\n\n```{ranking-figure}\n```\n",
     }
     for name, text in texts.items():
         (root / "book" / f"{name}.md").write_text(text, encoding="utf-8")

@@ -82,7 +82,8 @@ def test_where_both_terms_are_missing_the_range_decides(published):
 
 
 @pytest.mark.parametrize(
-    ("off", "said"), [(2.9, "reproduced"), (-2.9, "reproduced"), (3.2, "not reproduced")]
+    ("off", "said"),
+    [(2.9, "reproduced"), (-2.9, "reproduced"), (3.2, "not reproduced"), (-3.2, "not reproduced")],
 )
 def test_new_results_are_judged_at_once(tmp_path, off, said):
     save_results({"table4": rewards_like_print(off)}, tmp_path / "yelp", RECORD)
