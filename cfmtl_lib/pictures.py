@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,14 @@ def use_style() -> None:
     """Draw all figures from here on in the style of the book (changes matplotlib's rcParams)."""
     for name, value in STYLE.items():
         plt.rcParams[name] = value  # type: ignore[index]
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw figures in the style of the book inside the block only."""
+    with plt.rc_context():
+        use_style()
+        yield
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cfmtl_lib.errors import check_choice
 from cfmtl_lib.methods import METHODS, TWINS
-from cfmtl_lib.pictures import Picture, picture, use_style
+from cfmtl_lib.pictures import Picture, picture, styled
 from cfmtl_lib.plots import plot_ranking
 from cfmtl_lib.reported import (
     V1,
@@ -181,10 +181,12 @@ def ranking(results_root: str | Path) -> Picture:
     means = nine.pivot_table(index="method", columns=keys, values="reward").loc[list(METHODS)][settings]
     order = zip(means.columns.to_list(), means.idxmax(), strict=True)
     first = "; ".join(f"{method} ({' '.join(setting)})" for setting, method in order)
-    columns = ["\n".join((f"labelling {key[0]}", key[1], key[2])) for key in means.columns]
-    use_style()
+    named = means.set_axis(["\n".join(key) for key in means.columns], axis=1)
+    with styled():
+        figure = plot_ranking(named, ["CF-MTL-v1", "CF-MTL", "CF-OR", "OR", "Naive"])
+    figure.axes[0].set_xlabel("labelling, construction, scenario")
     return picture(
-        plot_ranking(means.set_axis(columns, axis=1), ["CF-MTL-v1", "CF-MTL", "CF-OR", "OR", "Naive"]),
+        figure,
         "Ranks of the nine methods by mean reward on MovieLens 1M, a line a method, a column for each "
         f"labelling, construction and scenario. First: {first}.",
     )

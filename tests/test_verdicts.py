@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,4 +163,6 @@ def test_ranking_says_who_is_first():
     )
     for setting in [("code", "authors", "coupon"), ("text", "document", "cash")]:
         assert f"{means.loc[setting].idxmax()} ({' '.join(setting)})" in shown.alt
+    before = dict(plt.rcParams)
     assert shown.svg == verdicts.ranking(RESULTS).svg
+    assert dict(plt.rcParams) == before, "a library function leaves the reader's settings alone"
