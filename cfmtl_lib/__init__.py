@@ -17,7 +17,8 @@ Examples
 True
 """
 
-from cfmtl_lib.cfmtl import CFMTL, CFMTLv1
+from cfmtl_lib.arms import allocate_arms
+from cfmtl_lib.cfmtl import CFMTL
 from cfmtl_lib.datasets import (
     CATALOG,
     LabelledPairs,
@@ -27,21 +28,43 @@ from cfmtl_lib.datasets import (
     load_study,
     semisynthetic,
     simulated,
+    simulated_campaign,
     simulated_features,
 )
-from cfmtl_lib.errors import InputError, LogError, RatingsError, ResultsError, StudyError, UnknownNameError
+from cfmtl_lib.errors import (
+    InputError,
+    LogError,
+    ModelFileError,
+    RatingsError,
+    ResultsError,
+    StudyError,
+    UnknownNameError,
+)
 from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
+from cfmtl_lib.feature_networks import FeatureConfig
 from cfmtl_lib.fitcache import FitCache
 from cfmtl_lib.frames import FrameEncoder
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.methods import METHODS, fit_methods
 from cfmtl_lib.nuisances import PairNuisances
 from cfmtl_lib.pair_classifier import PairClassifier
-from cfmtl_lib.policy import OutcomeCounts, allocate, count_outcomes, expected_reward, threshold_policy
+from cfmtl_lib.policy import (
+    OutcomeCounts,
+    allocate,
+    count_outcomes,
+    expected_reward,
+    expected_spend,
+    threshold_policy,
+)
 from cfmtl_lib.protocol import PAPER, CellWeights, Protocol
+from cfmtl_lib.schema import InputSchema
+from cfmtl_lib.scoring import score_parquet
+from cfmtl_lib.selection import cell_calibration, compare_models, policy_value_scorer
+from cfmtl_lib.storage import load, save
 from cfmtl_lib.strata import CELLS, SCENARIOS, STRATA
 from cfmtl_lib.tables import table4, table5_6
 from cfmtl_lib.training import FitConfig
+from cfmtl_lib.two_stage import CFMTLv1
 from cfmtl_lib.value import (
     BudgetCurve,
     Estimate,
@@ -78,15 +101,18 @@ __all__ = [
     "CellWeights",
     "DRNet",
     "Estimate",
+    "FeatureConfig",
     "FitCache",
     "FitConfig",
     "FrameEncoder",
     "IPSNet",
     "IncentiveLog",
     "InputError",
+    "InputSchema",
     "LabelledPairs",
     "LogError",
     "LogNuisances",
+    "ModelFileError",
     "Naive",
     "ORNet",
     "OutcomeCounts",
@@ -102,18 +128,27 @@ __all__ = [
     "UnitScores",
     "UnknownNameError",
     "allocate",
+    "allocate_arms",
     "budget_curve",
     "budget_curve_difference",
+    "cell_calibration",
+    "compare_models",
     "count_outcomes",
     "crossfit",
     "expected_reward",
+    "expected_spend",
     "fit_methods",
+    "load",
     "load_ratings",
     "load_study",
     "policy_value",
     "policy_value_difference",
+    "policy_value_scorer",
+    "save",
+    "score_parquet",
     "semisynthetic",
     "simulated",
+    "simulated_campaign",
     "simulated_features",
     "strata_shares",
     "table4",

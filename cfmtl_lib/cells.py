@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from cfmtl_lib.feature_networks import FeatureNetwork
 from cfmtl_lib.networks import AdditiveNetwork
 from cfmtl_lib.protocol import CellWeights
 from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS
@@ -21,9 +22,9 @@ class CellNetwork(nn.Module):
 
     Parameters
     ----------
-    strata : AdditiveNetwork
+    strata : AdditiveNetwork or FeatureNetwork
         With five outputs: softmax logits of the strata.
-    propensity : AdditiveNetwork
+    propensity : AdditiveNetwork or FeatureNetwork
         With one output.
     weights : CellWeights
     propensity_floor : float
@@ -34,8 +35,8 @@ class CellNetwork(nn.Module):
 
     def __init__(
         self,
-        strata: AdditiveNetwork,
-        propensity: AdditiveNetwork,
+        strata: AdditiveNetwork | FeatureNetwork,
+        propensity: AdditiveNetwork | FeatureNetwork,
         *,
         weights: CellWeights,
         propensity_floor: float,
@@ -47,7 +48,7 @@ class CellNetwork(nn.Module):
         self.cell_weight: Tensor
         self.membership: Tensor
         self.cell_number: Tensor
-        like = strata.weight.detach()
+        like = next(strata.parameters()).detach()
         self.register_buffer("cell_weight", like.new_tensor(weights.in_cell_order())[:, None])
         self.register_buffer("membership", like.new_tensor(CELL_MEMBERSHIP.tolist()))
         self.register_buffer(
@@ -55,14 +56,24 @@ class CellNetwork(nn.Module):
         )  # int8 as the cells of a log: mixed types compare slowly
         self.n_treated_cells = sum(t for t, _, _ in CELLS)  # they come first
 
-    def loss(self, user: Tensor, item: Tensor, cell: Tensor) -> Tensor:
-        """Summed loss of a batch; ``cell`` holds indices into :data:`~cfmtl_lib.strata.CELLS`."""
-        return _CellLoss.apply(self.strata(user, item), self.propensity(user, item), cell, self)
+    def pair_network(self, part: str) -> AdditiveNetwork:
+        """One of the two networks, "strata" or "propensity", of a model of pairs."""
+        network = getattr(self, part)
+        assert isinstance(network, AdditiveNetwork)
+        return network
+
+    def loss(self, first: Tensor, second: Tensor, cell: Tensor) -> Tensor:
+        """Summed loss of a batch.
+
+        First and second are user and item ids, or numbers and codes of features; ``cell`` holds indices into
+        :data:`~cfmtl_lib.strata.CELLS`.
+        """
+        return _CellLoss.apply(self.strata(first, second), self.propensity(first, second), cell, self)
 
     def compact(self) -> Self:
-        """The same functions, both networks :meth:`~cfmtl_lib.networks.AdditiveNetwork.compact`."""
+        """The same functions, both networks :meth:`~cfmtl_lib.networks.AdditiveNetwork.compact`; of pairs."""
         small = copy.copy(self)
-        small._modules = {"strata": self.strata.compact(), "propensity": self.propensity.compact()}
+        small._modules = {part: self.pair_network(part).compact() for part in ("strata", "propensity")}
         return small
 
 

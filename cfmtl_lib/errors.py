@@ -70,6 +70,10 @@ class ResultsError(InputError):
     """A results file that is missing, or that does not agree with its provenance."""
 
 
+class ModelFileError(InputError):
+    """A file of a fitted model that cannot be written or must not be used."""
+
+
 def check_choice(subject: str, value: object, known: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``known``, else raise :class:`UnknownNameError` that lists them.
 

@@ -1,52 +1,73 @@
-r"""The paper's baselines and its three counterfactual estimators, on user-item pairs.
+r"""The paper's baselines and its three counterfactual estimators, on pairs or features.
 
 CATE methods (OR, IPS, DR) predict :math:`(1+c)(\mu_1 - \mu_0) - c` and know no strata; Naive predicts
 :math:`\mu_1 - c`. Their counterfactual twins (CF-OR, CF-IPS, CF-DR) estimate the five strata from the same
-moments and predict each pair's expected reward. Moments and families: :mod:`cfmtl_lib.nuisances`.
+moments and predict each row's expected reward. Moments and families: :mod:`cfmtl_lib.nuisances`.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from cfmtl_lib.conventions import LogEstimator, StrataEstimator
 from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.feature_nuisances import FeatureNuisances, FittedMean
+from cfmtl_lib.frames import Rows
+from cfmtl_lib.likelihood import outcome_log_likelihood
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.nuisances import MOMENTS, PairNuisances
 from cfmtl_lib.policy import expected_reward
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.strata import SCENARIOS, check_cost, strata_from_moments
+from cfmtl_lib.strata import SCENARIOS, check_costs, strata_from_moments
 from cfmtl_lib.training import FitConfig
 
 CELL_FORMS = ("joint", "product")
 
+Moment: TypeAlias = AdditiveNetwork | FittedMean
 
-class MomentEstimator(BaseEstimator):
+
+class MomentEstimator(LogEstimator):
     """Base of the estimators that are functions of fitted moments.
+
+    Pairs are fitted by the paper's network unless ``outcome`` says otherwise; anything else by scikit-learn
+    learners (:mod:`cfmtl_lib.feature_nuisances`).
 
     Parameters
     ----------
     config : FitConfig
-        Of every network.
+        Of every network of pairs.
     propensity_clip : (float, float)
-        Bounds of the estimated propensity (IPS and DR families).
+        Bounds of the estimated propensity (IPS and DR families). A known propensity of features is used as it
+        is; the paper estimates that of pairs in any case.
+    outcome : classifier, optional
+        For the outcome regressions; see :func:`~cfmtl_lib.learners.default_classifier` and
+        :func:`~cfmtl_lib.learners.suited`.
+    propensity : classifier, optional
+        The kind of ``outcome`` if left out.
+    pseudo_outcome : regressor, optional
+        For the targets of the IPS and DR families, which are no probabilities; gradient boosting if left out.
+    folds : int
+        Of the cross-fitting behind these targets.
     device : str or torch.device
-        "auto" takes CUDA where there is a CUDA device.
+        Of the networks. "auto" takes CUDA where there is a CUDA device.
     seed : int
     progress : bool
         Say on stderr how far the fits are.
 
     Attributes
     ----------
-    moments_ : dict of str to AdditiveNetwork
+    moments_ : dict of str to AdditiveNetwork or FittedMean
         The fitted moments that the method uses.
-    nuisances_ : PairNuisances
+    nuisances_ : PairNuisances or FeatureNuisances
         All fits made for it, with their training curves.
+    schema_, n_features_in_, feature_names_in_
+        See :class:`~cfmtl_lib.conventions.LogEstimator`.
     """
 
     family: ClassVar[str] = "OR"
@@ -57,23 +78,35 @@ class MomentEstimator(BaseEstimator):
         *,
         config: FitConfig = PAPER.nuisance,
         propensity_clip: tuple[float, float] = PAPER.propensity_clip,
+        outcome: BaseEstimator | None = None,
+        propensity: BaseEstimator | None = None,
+        pseudo_outcome: BaseEstimator | None = None,
+        folds: int = 5,
         device: str = "auto",
         seed: int = 0,
         progress: bool = False,
     ) -> None:
         self.config = config
         self.propensity_clip = propensity_clip
+        self.outcome = outcome
+        self.propensity = propensity
+        self.pseudo_outcome = pseudo_outcome
+        self.folds = folds
         self.device = device
         self.seed = seed
         self.progress = progress
 
-    def fit(self, log: IncentiveLog, nuisances: PairNuisances | None = None) -> Self:
+    def fit(
+        self, x: IncentiveLog | Rows, y: ArrayLike | None = None, *, nuisances: PairNuisances | None = None
+    ) -> Self:
         """Fit the moments.
 
         Parameters
         ----------
-        log : IncentiveLog
-            Of pairs.
+        x : IncentiveLog, or features
+        y : array_like of shape (n, 3), 0/1, optional
+            Incentive given, collected, converted, beside features; see
+            :meth:`~cfmtl_lib.logs.IncentiveLog.of`.
         nuisances : PairNuisances, optional
             Fits of the same log to share with other estimators. They must have been made with the
             settings of this estimator.
@@ -85,12 +118,19 @@ class MomentEstimator(BaseEstimator):
         Raises
         ------
         LogError
-            If the log holds features.
+            If x and y make no log.
         InputError
             If shared fits belong to another log or other settings.
         """
-        if nuisances is None:
-            nuisances = PairNuisances(
+        log = IncentiveLog.of(x, y)
+        self.remember_input(log)
+        self.nuisances_ = self._own_nuisances(log) if nuisances is None else self._shared(nuisances, log)
+        self.moments_ = self._fit_moments(self.nuisances_)
+        return self
+
+    def _own_nuisances(self, log: IncentiveLog) -> PairNuisances | FeatureNuisances:
+        if log.is_pairs and self.outcome is None:
+            return PairNuisances(
                 log,
                 config=self.config,
                 propensity_clip=self.propensity_clip,
@@ -98,9 +138,21 @@ class MomentEstimator(BaseEstimator):
                 seed=self.seed,
                 progress=self.progress,
             )
-        elif nuisances.log is not log:
+        return FeatureNuisances(
+            log,
+            outcome=self.outcome,
+            propensity=self.propensity,
+            pseudo_outcome=self.pseudo_outcome,
+            propensity_clip=self.propensity_clip,
+            folds=self.folds,
+            seed=self.seed,
+            progress=self.progress,
+        )
+
+    def _shared(self, nuisances: PairNuisances, log: IncentiveLog) -> PairNuisances:
+        if nuisances.log is not log:
             raise InputError("nuisances", expected="fits of this log", found="fits of another log")
-        elif (nuisances.config, nuisances.propensity_clip, nuisances.seed) != (
+        if (nuisances.config, nuisances.propensity_clip, nuisances.seed) != (
             self.config,
             tuple(self.propensity_clip),
             self.seed,
@@ -111,36 +163,23 @@ class MomentEstimator(BaseEstimator):
                 found=f"{nuisances.config}, clip {nuisances.propensity_clip} and seed {nuisances.seed}",
                 advice="Make PairNuisances with the settings of the estimator.",
             )
-        self.nuisances_ = nuisances
-        self.moments_ = self._fit_moments(nuisances)
-        return self
+        return nuisances
 
-    def _fit_moments(self, nuisances: PairNuisances) -> dict[str, AdditiveNetwork]:
+    def _fit_moments(self, nuisances: PairNuisances | FeatureNuisances) -> dict[str, Moment]:
         return {name: nuisances.moment(self.family, name) for name in self.uses}
 
-    def predict_moment(self, x: ArrayLike, name: str) -> NDArray[np.float64]:
-        """One fitted moment at pairs x, shape (n,)."""
+    def predict_moment(self, x: IncentiveLog | Rows, name: str) -> NDArray[np.float64]:
+        """One fitted moment at x, shape (n,)."""
         check_is_fitted(self, "moments_")
-        return predict_probability(self.moments_[check_choice("moment", name, self.moments_)], x)
+        moment = self.moments_[check_choice("moment", name, self.moments_)]
+        matrix = self.schema_.matrix(x)
+        if isinstance(moment, FittedMean):
+            return moment.predict(matrix)
+        return predict_probability(moment, matrix)
 
-    def predict_reward(
-        self, x: ArrayLike, scenario: str = "coupon", cost: float = PAPER.cost
-    ) -> NDArray[np.float64]:
-        """Predicted reward of treating each pair, to rank pairs by.
-
-        Parameters
-        ----------
-        x : array_like of shape (n, 2), integer
-            User and item ids.
-        scenario : {"coupon", "cash"}
-        cost : float
-            Cost c >= 0 of one incentive, in units of one conversion.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-        """
-        raise NotImplementedError
+    def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:
+        """Of conversions alone: the method says nothing on collecting."""
+        return outcome_log_likelihood(log, *(self.predict_moment(log, name) for name in self.uses[:2]))
 
 
 class Naive(MomentEstimator):
@@ -152,11 +191,12 @@ class Naive(MomentEstimator):
     uses = ("converted_treated",)
 
     def predict_reward(
-        self, x: ArrayLike, scenario: str = "coupon", cost: float = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
     ) -> NDArray[np.float64]:
-        """See :meth:`MomentEstimator.predict_reward`."""
+        """See :meth:`~cfmtl_lib.conventions.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
-        return self.predict_moment(x, "converted_treated") - check_cost(cost)
+        response = self.predict_moment(x, "converted_treated")
+        return response - check_costs(cost, len(response))
 
 
 class OR(MomentEstimator):
@@ -166,17 +206,18 @@ class OR(MomentEstimator):
     both scenarios. Identifies coupon buyers (the CATE), no other stratum.
     """
 
-    def predict_cate(self, x: ArrayLike) -> NDArray[np.float64]:
+    def predict_cate(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
         r"""Uplift :math:`\mu_1(x) - \mu_0(x)`, shape (n,)."""
         return self.predict_moment(x, "converted_treated") - self.predict_moment(x, "converted_untreated")
 
     def predict_reward(
-        self, x: ArrayLike, scenario: str = "coupon", cost: float = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
     ) -> NDArray[np.float64]:
-        """See :meth:`MomentEstimator.predict_reward`."""
+        """See :meth:`~cfmtl_lib.conventions.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
-        cost = check_cost(cost)
-        return (1 + cost) * self.predict_cate(x) - cost
+        cate = self.predict_cate(x)
+        costs = check_costs(cost, len(cate))
+        return (1 + costs) * cate - costs
 
 
 class IPS(OR):
@@ -204,14 +245,14 @@ class ORNet(OR):
     uses = tuple(MOMENTS)
 
     def predict_reward(
-        self, x: ArrayLike, scenario: str = "coupon", cost: float = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
     ) -> NDArray[np.float64]:
-        """See :meth:`MomentEstimator.predict_reward`."""
+        """See :meth:`~cfmtl_lib.conventions.LogEstimator.predict_reward`."""
         paid = {"coupon": "collected_and_converted_treated", "cash": "collected_treated"}
-        cost = check_cost(cost)
-        return (1 + cost) * self.predict_cate(x) - cost * self.predict_moment(
-            x, paid[check_choice("scenario", scenario, SCENARIOS)]
-        )
+        of_scenario = paid[check_choice("scenario", scenario, SCENARIOS)]
+        cate = self.predict_cate(x)
+        costs = check_costs(cost, len(cate))
+        return (1 + costs) * cate - costs * self.predict_moment(x, of_scenario)
 
 
 class IPSNet(ORNet):
@@ -226,12 +267,12 @@ class DRNet(ORNet):
     family = "DR"
 
 
-class CFOR(OR):
+class CFOR(StrataEstimator, OR):
     r"""CF-OR: strata probabilities from the eight cell equations, by outcome regression.
 
     Parameters
     ----------
-    config, propensity_clip, device, seed, progress
+    config, propensity_clip, outcome, propensity, pseudo_outcome, folds, device, seed, progress
         As in :class:`MomentEstimator`.
     cell_form : {"joint", "product"}
         Where the identification asks for :math:`P(C{=}1,Y{=}1|T{=}1,x)`: "joint" fits it (the paper's
@@ -245,25 +286,37 @@ class CFOR(OR):
         *,
         config: FitConfig = PAPER.nuisance,
         propensity_clip: tuple[float, float] = PAPER.propensity_clip,
+        outcome: BaseEstimator | None = None,
+        propensity: BaseEstimator | None = None,
+        pseudo_outcome: BaseEstimator | None = None,
+        folds: int = 5,
         device: str = "auto",
         seed: int = 0,
         progress: bool = False,
         cell_form: str = "joint",
     ) -> None:
         super().__init__(
-            config=config, propensity_clip=propensity_clip, device=device, seed=seed, progress=progress
+            config=config,
+            propensity_clip=propensity_clip,
+            outcome=outcome,
+            propensity=propensity,
+            pseudo_outcome=pseudo_outcome,
+            folds=folds,
+            device=device,
+            seed=seed,
+            progress=progress,
         )
         self.cell_form = cell_form
 
-    def _fit_moments(self, nuisances: PairNuisances) -> dict[str, AdditiveNetwork]:
+    def _fit_moments(self, nuisances: PairNuisances | FeatureNuisances) -> dict[str, Moment]:
         form = check_choice("cell_form", self.cell_form, CELL_FORMS)
         if form == "joint":
             return {name: nuisances.moment(self.family, name) for name in MOMENTS}
         fitted = {name: nuisances.moment(self.family, name) for name in self.uses}
         return fitted | {"collected_treated": nuisances.moment("OR", "collected_treated")}
 
-    def predict_strata(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Strata probabilities at pairs x.
+    def predict_strata(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+        """Strata probabilities at x.
 
         Returns
         -------
@@ -279,9 +332,9 @@ class CFOR(OR):
         return strata_from_moments(*(moments[name] for name in MOMENTS))
 
     def predict_reward(
-        self, x: ArrayLike, scenario: str = "coupon", cost: float = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
     ) -> NDArray[np.float64]:
-        """See :meth:`MomentEstimator.predict_reward`."""
+        """See :meth:`~cfmtl_lib.conventions.LogEstimator.predict_reward`."""
         return expected_reward(self.predict_strata(x), scenario, cost)
 
 

@@ -36,6 +36,7 @@ CODE_OF_FITS = (
     "protocol",
     "strata",
     "training",
+    "two_stage",
 )
 """The modules whose code decides what a fit finds."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from cfmtl_lib.errors import LogError, check_choice
 
 KINDS = ("number", "category")
+UNKNOWN = ("error", "missing")
+Rows: TypeAlias = "ArrayLike | pd.DataFrame | tuple[ArrayLike, ArrayLike]"
+"""What features can be given as; see :meth:`FrameEncoder.matrix`."""
+
 MISSING = 0
 """Code of a missing category; categories count from 1."""
 
@@ -64,7 +68,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
     columns: tuple[Column, ...]
 
     @classmethod
-    def learn(cls, frame: pd.DataFrame, features: Sequence[str]) -> Self:
+    def learn(cls, frame: pd.DataFrame, features: Sequence[str], categories: Collection[str] = ()) -> Self:
         """Take kinds and categories from a table.
 
         Parameters
@@ -72,6 +76,8 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         frame : DataFrame
         features : sequence of str
             Names of its columns, in the order of the features.
+        categories : collection of str
+            Which of them are categories though they hold whole numbers: ids, codes of shops.
 
         Raises
         ------
@@ -83,10 +89,61 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         twice = [name for k, name in enumerate(features) if name in features[:k]]
         if twice:
             raise LogError("features", expected="each column once", found=f"{twice[0]!r} twice")
-        return cls(tuple(_learnt(frame, name) for name in features))
+        not_there = [name for name in categories if name not in features]
+        if not_there:
+            raise LogError(
+                "categories", expected=f"some of the features {list(features)}", found=repr(not_there[0])
+            )
+        return cls(tuple(_learnt(frame, name, name in categories) for name in features))
 
-    def encode(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+    @classmethod
+    def of_pairs(cls, n_users: int, n_items: int, n_numbers: int) -> Self:
+        """For user and item ids that come with numbers: two categories first, then the numbers.
+
+        Examples
+        --------
+        >>> encoder = FrameEncoder.of_pairs(n_users=3, n_items=2, n_numbers=1)
+        >>> encoder.matrix(([[0, 1], [2, 0]], [[0.5], [0.25]])).tolist()
+        [[1.0, 2.0, 0.5], [3.0, 1.0, 0.25]]
+        """
+        ids = (
+            Column("user", "category", tuple(range(n_users))),
+            Column("item", "category", tuple(range(n_items))),
+        )
+        return cls(ids + tuple(Column(f"feature_{k}", "number") for k in range(n_numbers)))
+
+    def matrix(self, x: Rows) -> NDArray[np.float64]:
+        """Features of rows in any form: a table, (pairs, numbers), or a matrix encoded already.
+
+        Raises
+        ------
+        LogError
+            As :meth:`encode` and :meth:`check`.
+        """
+        if isinstance(x, pd.DataFrame):
+            return self.encode(x)
+        if is_pairs_with_numbers(x):
+            pairs, numbers = np.asarray(x[0]), np.asarray(x[1], dtype=np.float64)
+            if pairs.dtype.kind not in "iu" or pairs.shape[1] != 2 or numbers.ndim != 2:
+                raise LogError(
+                    "x",
+                    expected="(integer pairs of shape (n, 2), floats of shape (n, p))",
+                    found=f"({pairs.dtype} of shape {pairs.shape}, shape {numbers.shape})",
+                )
+            if len(pairs) != len(numbers):
+                raise LogError("x", expected=f"{len(pairs)} rows of numbers", found=str(len(numbers)))
+            return self.check(np.column_stack([pairs + 1, numbers]))
+        return self.check(np.asarray(x))
+
+    def encode(self, frame: pd.DataFrame, unknown: str = "error") -> NDArray[np.float64]:
         """Features of a table's rows; shape (n, number of columns), float64, NaN where a number is missing.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            With the columns of the encoder, in any order; others are ignored.
+        unknown : {"error", "missing"}
+            What a category is that the encoder does not know.
 
         Raises
         ------
@@ -96,7 +153,10 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         """
         if len(frame) == 0:
             raise LogError("frame", expected="at least one row", found="none")
-        return np.column_stack([_encoded(column_of(frame, column.name), column) for column in self.columns])
+        check_choice("unknown", unknown, UNKNOWN)
+        return np.column_stack(
+            [_encoded(column_of(frame, column.name), column, unknown == "missing") for column in self.columns]
+        )
 
     def check(self, x: ArrayLike) -> NDArray[np.float64]:
         """Features that are encoded already: their shape, codes and numbers.
@@ -186,16 +246,29 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     return column
 
 
-def _learnt(frame: pd.DataFrame, name: str) -> Column:
+def is_pairs_with_numbers(x: object) -> TypeGuard[tuple[ArrayLike, ArrayLike]]:
+    """Whether x is (pairs, numbers), and not a tuple of rows."""
+    return isinstance(x, tuple) and len(x) == 2 and np.ndim(x[0]) == 2
+
+
+def _learnt(frame: pd.DataFrame, name: str, is_category: bool) -> Column:
     values = column_of(frame, name)
     present = values.dropna()
     if present.empty:
         raise LogError(f"column {name!r}", expected="some value", found="missing values only")
     present = present.infer_objects()  # numbers in a column of objects, e.g. beside a missing value
+    if is_category and pd.api.types.is_numeric_dtype(present):
+        if (present % 1 == 0).all():
+            return Column(name, "category", tuple(sorted(int(level) for level in pd.unique(present))))
+        raise LogError(
+            f"column {name!r}", expected="whole numbers or texts, as it is a category", found="fractions"
+        )
     if pd.api.types.is_bool_dtype(present) or pd.api.types.is_numeric_dtype(present):
         return Column(name, "number")
     if isinstance(present.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(present):
-        levels = pd.unique(present).tolist()
+        # All levels that a pandas categorical names, also those that no row has: parts of a table agree.
+        named = isinstance(present.dtype, pd.CategoricalDtype)
+        levels = (present.cat.categories if named else pd.unique(present)).tolist()
         if all(isinstance(level, str) for level in levels):
             return Column(name, "category", tuple(sorted(levels)))
     raise LogError(
@@ -207,11 +280,11 @@ def _learnt(frame: pd.DataFrame, name: str) -> Column:
     )
 
 
-def _encoded(values: pd.Series, column: Column) -> NDArray[np.float64]:
+def _encoded(values: pd.Series, column: Column, unknown_is_missing: bool) -> NDArray[np.float64]:
     if column.kind == "number":
         return _numbers(values, column.name)
     codes = pd.Index(column.categories, dtype=object).get_indexer(values.astype(object)) + 1
-    unknown = np.asarray(values.notna()) & (codes == MISSING)
+    unknown = np.asarray(values.notna()) & (codes == MISSING) & (not unknown_is_missing)
     shown = np.asarray(values.astype(object))
     _refuse_first(
         column.name,

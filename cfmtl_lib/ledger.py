@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 
-from cfmtl_lib.cfmtl import CFMTL, CFMTLv1
+from cfmtl_lib.cfmtl import CFMTL
 from cfmtl_lib.datasets.loading import construction_networks
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.devices import resolve_device
@@ -46,6 +46,7 @@ from cfmtl_lib.strata import (
 )
 from cfmtl_lib.tables import checked_counts
 from cfmtl_lib.training import FitConfig, derive_generator, fit_probability
+from cfmtl_lib.two_stage import CFMTLv1
 
 FIT_VARIANTS: dict[str, FitConfig] = {
     "as published": PAPER.nuisance,
@@ -126,6 +127,7 @@ def _entries(opened: OpenStudy) -> Rows:
         *_labelling(opened),
     ]
     nuisances = models["DR-net"].nuisances_
+    assert isinstance(nuisances, PairNuisances)
     e_hat = predict_probability(nuisances.propensity_network(), study.test.x)
     e = study.test.propensity
     found += [
@@ -236,7 +238,7 @@ def _fit_variants(opened: OpenStudy) -> Found:
             seed=study.seed,
             cache=opened.cache,
         )
-        model = OR(config=config, device=opened.device, seed=study.seed).fit(study.train, nuisances)
+        model = OR(config=config, device=opened.device, seed=study.seed).fit(study.train, nuisances=nuisances)
         reward = _earned(study, model.predict_reward(study.test.x, "coupon"), "coupon")
         epochs = sum(history.n_epochs for history in nuisances.histories.values())
         found += [

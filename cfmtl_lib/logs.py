@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import LogError
-from cfmtl_lib.frames import FrameEncoder, column_of, numeric_column
+from cfmtl_lib.errors import InputError, LogError
+from cfmtl_lib.frames import FrameEncoder, Rows, column_of, is_pairs_with_numbers, numeric_column
+from cfmtl_lib.log_columns import (
+    binary_column,
+    checked_binary,
+    checked_labels,
+    checked_propensity,
+    checked_size,
+    checked_x,
+    encoder_of_pairs,
+)
 from cfmtl_lib.strata import observed_cell
 
 
@@ -21,8 +30,8 @@ class IncentiveLog:
 
     Parameters
     ----------
-    x : array_like of shape (n, 2), integer, or (n, p), float
-        User and item index of each row (from 0), or features.
+    x : array_like of shape (n, 2), integer, or (n, p), float; or a tuple of both
+        User and item index of each row (from 0), or features, or pairs with features.
     t, c, y : array_like of shape (n,), 0/1
         Incentive given, incentive collected, converted.
     propensity : array_like of shape (n,), float in (0, 1), optional
@@ -67,13 +76,15 @@ be collected that was not given: check how t and c were joined.
     is_pairs: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        x, is_pairs = _checked_x(self.x) if self.encoder is None else (self.encoder.check(self.x), False)
-        n = len(x)
         put = object.__setattr__  # frozen: the checked arrays replace what was passed
+        if self.encoder is None and is_pairs_with_numbers(self.x):
+            put(self, "encoder", encoder_of_pairs(*self.x, self.n_users, self.n_items))
+        x, is_pairs = checked_x(self.x) if self.encoder is None else (self.encoder.matrix(self.x), False)
+        n = len(x)
         put(self, "x", x)
         put(self, "is_pairs", is_pairs)
         for name in ("t", "c", "y"):
-            put(self, name, _checked_binary(name, getattr(self, name), n))
+            put(self, name, checked_binary(name, getattr(self, name), n))
         not_given = np.flatnonzero((self.c == 1) & (self.t == 0))
         if not_given.size:
             raise LogError(
@@ -92,11 +103,11 @@ be collected that was not given: check how t and c were joined.
                     advice="Effects need treated and untreated rows.",
                 )
         if self.propensity is not None:
-            put(self, "propensity", _checked_propensity(self.propensity, n))
+            put(self, "propensity", checked_propensity(self.propensity, n))
         if self.cluster is not None:
-            put(self, "cluster", _checked_labels(self.cluster, n))
+            put(self, "cluster", checked_labels(self.cluster, n))
         for name, ids in (("n_users", x[:, 0]), ("n_items", x[:, -1])):
-            put(self, name, _checked_size(name, getattr(self, name), ids) if is_pairs else None)
+            put(self, name, checked_size(name, getattr(self, name), ids) if is_pairs else None)
 
     @classmethod
     def from_frame(
@@ -107,8 +118,10 @@ be collected that was not given: check how t and c were joined.
         collected: str,
         converted: str,
         features: Sequence[str],
+        categories: Collection[str] = (),
         propensity: str | ArrayLike | None = None,
         cluster: str | ArrayLike | None = None,
+        encoder: FrameEncoder | None = None,
     ) -> Self:
         """Take a log from a table of campaign rows, and remember how its features were made.
 
@@ -121,10 +134,15 @@ be collected that was not given: check how t and c were joined.
         features : sequence of str
             Columns known *before* the assignment: numbers, booleans, or texts (categories). Missing values
             are allowed and stay missing.
+        categories : collection of str
+            Features that are categories though they hold whole numbers: ids of users, codes of shops.
         propensity : str or array_like of shape (n,), optional
             Column, or values, of the known P(T=1 | x).
         cluster : str or array_like of shape (n,), optional
             Column, or labels, of what was assigned together.
+        encoder : FrameEncoder, optional
+            Of an earlier log, so that a model that was fitted to it understands this one. Learnt from the
+            table if left out.
 
         Returns
         -------
@@ -156,7 +174,7 @@ be collected that was not given: check how t and c were joined.
                     found=f"{name!r}, the column of {role}",
                     advice="A feature that the assignment can change makes every estimate wrong.",
                 )
-        columns = {role: _binary_column(frame, name) for role, name in roles.items()}
+        columns = {role: binary_column(frame, name) for role, name in roles.items()}
         t, c = columns["treatment"], columns["collected"]
         not_given = np.flatnonzero((c == 1) & (t == 0))
         if not_given.size:
@@ -171,16 +189,100 @@ be collected that was not given: check how t and c were joined.
             propensity = numeric_column(frame, propensity)
         if isinstance(cluster, str):
             cluster = column_of(frame, cluster).to_numpy()
-        encoder = FrameEncoder.learn(frame, list(features))
+        learnt = FrameEncoder.learn(frame, list(features), categories) if encoder is None else encoder
+        if learnt.names != tuple(features):
+            raise LogError(
+                "encoder", expected=f"the features {list(features)}", found=f"those of {list(learnt.names)}"
+            )
         return cls(
-            x=encoder.encode(frame),
+            x=learnt.encode(frame),
             t=t,
             c=c,
             y=columns["converted"],
             propensity=None if propensity is None else np.asarray(propensity, dtype=np.float64),
             cluster=None if cluster is None else np.asarray(cluster),
-            encoder=encoder,
+            encoder=learnt,
         )
+
+    @classmethod
+    def of(cls, x: IncentiveLog | Rows, y: ArrayLike | pd.DataFrame | None = None) -> IncentiveLog:
+        """A log as it is, or made of features and outcomes as scikit-learn passes them to ``fit(X, y)``.
+
+        Parameters
+        ----------
+        x : IncentiveLog, or array_like, DataFrame, (pairs, features)
+            Of a DataFrame all columns are features, texts categories.
+        y : array_like of shape (n, 3), 0/1, optional
+            Columns: incentive given, collected, converted. Only beside features.
+
+        Raises
+        ------
+        LogError
+            If y does not go with x, or as the constructor.
+        """
+        if isinstance(x, IncentiveLog):
+            if y is not None:
+                raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
+            return x
+        outcomes = None if y is None else np.asarray(y)
+        if outcomes is None or outcomes.ndim != 2 or outcomes.shape[1] != 3:
+            raise LogError(
+                "y",
+                expected="shape (n, 3): incentive given, collected, converted",
+                found="none" if outcomes is None else f"shape {outcomes.shape}",
+                advice="Pass an IncentiveLog alone, or x and y.",
+            )
+        encoder = FrameEncoder.learn(x, list(x.columns)) if isinstance(x, pd.DataFrame) else None
+        t, c, converted = outcomes.T
+        return cls(x, t, c, converted, encoder=encoder)  # type: ignore[arg-type]  # the constructor checks
+
+    def take(self, rows: ArrayLike) -> Self:
+        """Some rows of the log: a mask, or positions.
+
+        Raises
+        ------
+        LogError
+            If an arm is left without rows.
+        """
+        chosen = np.asarray(rows)
+        return replace(
+            self,
+            x=self.x[chosen],
+            t=self.t[chosen],
+            c=self.c[chosen],
+            y=self.y[chosen],
+            propensity=None if self.propensity is None else self.propensity[chosen],
+            cluster=None if self.cluster is None else self.cluster[chosen],
+        )
+
+    def split(self, share: float = 0.5, *, seed: int = 0) -> tuple[Self, Self]:
+        """Two parts, drawn at random; rows of one cluster stay together.
+
+        Parameters
+        ----------
+        share : float
+            Of the rows (of the clusters, where there are any) that the first part gets, in (0, 1).
+        seed : int
+
+        Raises
+        ------
+        InputError
+            If the share lies outside (0, 1).
+        LogError
+            If a part has no row of an arm.
+
+        Examples
+        --------
+        >>> log = IncentiveLog([[0.0], [1.0], [2.0], [3.0]], t=[1, 0, 1, 0], c=[0] * 4, y=[1, 0, 0, 1])
+        >>> log.split(0.5, seed=2)[1]
+        IncentiveLog(2 rows of 1 features: 1 treated, 0 collected, 1 converted)
+        """
+        if not 0 < share < 1:
+            raise InputError("share", expected="a number in (0, 1)", found=repr(share))
+        together = np.arange(len(self)) if self.cluster is None else self.cluster
+        names, member = np.unique(together, return_inverse=True)
+        drawn = np.random.default_rng(seed).permutation(len(names)) < round(share * len(names))
+        return self.take(drawn[member]), self.take(~drawn[member])
 
     def __len__(self) -> int:
         return len(self.t)
@@ -222,105 +324,3 @@ be collected that was not given: check how t and c were joined.
     def cell(self) -> NDArray[np.int8]:
         """Observed cell of each row, an index into :data:`~cfmtl_lib.strata.CELLS`; shape (n,)."""
         return observed_cell(self.t, self.c, self.y)
-
-
-def check_pairs(x: ArrayLike, n_users: int, n_items: int) -> NDArray[np.int64]:
-    """Return x as (n, 2) int64 pairs, or raise :class:`LogError` naming the first id outside its space."""
-    pairs, is_pairs = _checked_x(x)
-    if not is_pairs:
-        raise LogError(
-            "x",
-            expected="(n, 2) integer user and item ids",
-            found=f"{pairs.dtype} of shape {pairs.shape}",
-            advice="This model was fitted on pairs.",
-        )
-    for name, size, ids in (("user", n_users, pairs[:, 0]), ("item", n_items, pairs[:, 1])):
-        beyond = np.flatnonzero(ids >= size)
-        if beyond.size:
-            raise LogError(
-                f"x ({name} id)",
-                expected=f"ids 0-{size - 1}, the space of the log that was fitted",
-                found=str(ids[beyond[0]]),
-                row=int(beyond[0]),
-                advice=f"Give IncentiveLog(..., n_{name}s=...) the full space before fitting.",
-            )
-    return pairs
-
-
-def _checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
-    x = np.asarray(value)
-    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
-        raise LogError("x", expected="shape (n, 2) or (n, p) with n, p > 0", found=f"shape {x.shape}")
-    if x.dtype.kind in "iu":
-        if x.shape[1] != 2:
-            raise LogError(
-                "x",
-                expected="two columns of ids, or float features",
-                found=f"integers of shape {x.shape}",
-                advice="Pass features as floats: x.astype(float).",
-            )
-        negative = np.flatnonzero((x < 0).any(axis=1))
-        if negative.size:
-            raise LogError("x", expected="ids >= 0", found=str(x[negative[0]].tolist()), row=int(negative[0]))
-        return np.ascontiguousarray(x, dtype=np.int64), True
-    if x.dtype.kind != "f":
-        raise LogError("x", expected="integer pairs or float features", found=f"dtype {x.dtype}")
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if bad.size:
-        raise LogError("x", expected="finite features", found="NaN or infinity", row=int(bad[0]))
-    return np.ascontiguousarray(x), False
-
-
-def _checked_binary(name: str, value: ArrayLike, n: int) -> NDArray[np.int8]:
-    column = np.asarray(value)
-    if column.shape != (n,):
-        raise LogError(name, expected=f"shape ({n},), one value a row of x", found=f"shape {column.shape}")
-    if column.dtype.kind not in "biuf":
-        raise LogError(name, expected="0/1 numbers", found=f"dtype {column.dtype}")
-    wrong = np.flatnonzero((column != 0) & (column != 1))  # NaN differs from both
-    if wrong.size:
-        raise LogError(name, expected="0 or 1", found=str(column[wrong[0]]), row=int(wrong[0]))
-    return column.astype(np.int8)
-
-
-def _binary_column(frame: pd.DataFrame, name: str) -> NDArray[np.int8]:
-    values = numeric_column(frame, name)
-    wrong = np.flatnonzero((values != 0) & (values != 1))
-    if wrong.size:
-        found = "a missing value" if np.isnan(values[wrong[0]]) else f"{values[wrong[0]]:g}"
-        raise LogError(f"column {name!r}", expected="0 or 1", found=found, row=int(wrong[0]))
-    return values.astype(np.int8)
-
-
-def _checked_labels(value: ArrayLike, n: int) -> NDArray:
-    labels = np.asarray(value)
-    if labels.shape != (n,):
-        raise LogError("cluster", expected=f"shape ({n},)", found=f"shape {labels.shape}")
-    missing = np.flatnonzero(pd.isna(labels))
-    if missing.size:
-        raise LogError("cluster", expected="a label for each row", found="none", row=int(missing[0]))
-    return labels
-
-
-def _checked_propensity(value: ArrayLike, n: int) -> NDArray[np.float64]:
-    propensity = np.asarray(value, dtype=np.float64)
-    if propensity.shape != (n,):
-        raise LogError("propensity", expected=f"shape ({n},)", found=f"shape {propensity.shape}")
-    wrong = np.flatnonzero(~((propensity > 0) & (propensity < 1)))
-    if wrong.size:
-        raise LogError(
-            "propensity",
-            expected="values strictly between 0 and 1 (overlap)",
-            found=str(propensity[wrong[0]]),
-            row=int(wrong[0]),
-        )
-    return propensity
-
-
-def _checked_size(name: str, size: int | None, ids: NDArray) -> int:
-    least = int(ids.max()) + 1
-    if size is None:
-        return least
-    if size < least:
-        raise LogError(name, expected=f"at least {least}, for the ids of x", found=str(size))
-    return int(size)

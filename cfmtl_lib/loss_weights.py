@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cfmtl_lib.cfmtl import CFMTL, CFMTLv1
+from cfmtl_lib.cfmtl import CFMTL
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.fitcache import FitCache
@@ -26,6 +26,7 @@ from cfmtl_lib.protocol import PAPER, CellWeights
 from cfmtl_lib.runs import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, SCENARIOS
 from cfmtl_lib.tables import COUNTS, KEY, checked_counts
+from cfmtl_lib.two_stage import CFMTLv1
 
 HELD_OUT_SHARE = 0.2
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from cfmtl_lib.cfmtl import CFMTL, CFMTLv1, Pretrained
+from cfmtl_lib.cells import CellNetwork
+from cfmtl_lib.cfmtl import CFMTL
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import check_choice
@@ -29,6 +30,7 @@ from cfmtl_lib.fitcache import FitCache, content_hash
 from cfmtl_lib.nuisances import PairNuisances
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.threads import side_by_side
+from cfmtl_lib.two_stage import CFMTLv1, Pretrained
 
 Estimator = MomentEstimator | CFMTL
 
@@ -173,7 +175,7 @@ def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCach
                 seed=model.seed,
                 cache=cache,
             )
-        model.fit(study.train, nuisances)
+        model.fit(study.train, nuisances=nuisances)
 
 
 def fit_joint(model: CFMTL, study: Study, cache: FitCache) -> None:
@@ -197,9 +199,11 @@ def _fit_cells(model: CFMTL, study: Study, cache: FitCache, fit: Callable) -> No
     def make() -> tuple:
         fresh = copy.copy(model)
         fit(fresh)
+        assert isinstance(fresh.network_, CellNetwork)  # studies are of pairs
         return (fresh.network_.compact() if cache.keeps else fresh.network_), fresh.histories_
 
     log = study.train
+    model.remember_input(log)
     settings = model.get_params(deep=False)
     del settings["progress"]
     settings["device"] = resolve_device(model.device).type

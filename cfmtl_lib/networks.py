@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from cfmtl_lib.logs import check_pairs
+from cfmtl_lib.log_columns import check_pairs
 
 ROWS_PER_PREDICTION = 1 << 18
 """Rows predicted at once: bounds memory without costing time."""

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.logs import check_pairs
+from cfmtl_lib.log_columns import check_pairs
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.training import FitConfig, derive_generator, fit_probability

@@ -14,8 +14,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError
-from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, COUPON_TAKER, STRATA, check_strata, stratum_rewards
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.strata import (
+    ALWAYS_BUYER,
+    COUPON_BUYER,
+    COUPON_TAKER,
+    SCENARIOS,
+    STRATA,
+    check_cost,
+    check_costs,
+    check_strata,
+    stratum_rewards,
+)
 
 
 class OutcomeCounts(NamedTuple):
@@ -39,8 +49,13 @@ class OutcomeCounts(NamedTuple):
     reward: float
 
 
-def expected_reward(strata_probability: ArrayLike, scenario: str, cost: float) -> NDArray[np.float64]:
-    """Expected reward of treating each pair.
+def expected_reward(
+    strata_probability: ArrayLike,
+    scenario: str,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Expected reward of treating each row.
 
     Parameters
     ----------
@@ -48,64 +63,123 @@ def expected_reward(strata_probability: ArrayLike, scenario: str, cost: float) -
         Columns in the order of :data:`~cfmtl_lib.strata.STRATA`. Rows must sum to 1 within 1e-4;
         entries may leave [0, 1], as plug-in estimates do.
     scenario : {"coupon", "cash"}
-    cost : float
-        Cost c >= 0 of one incentive, in units of one conversion.
+    cost : float, or array_like of shape (n,)
+        Cost c >= 0 of one incentive, when it is paid.
+    conversion_value : float, or array_like of shape (n,), optional
+        What a conversion is worth before the incentive is paid, in the units of ``cost``. 1 + cost if left
+        out, as in the paper: the unit then is one conversion net of its incentive. In money, or with several
+        incentives whose costs differ, give it.
 
     Returns
     -------
     ndarray of shape (n,), float64
-        In conversions a pair.
+        In conversions a row, or in the units of ``conversion_value``.
 
     Raises
     ------
     InputError
-        If the shape is wrong, a value is not finite, a row does not sum to 1, or scenario or cost are bad.
+        If the shape is wrong, a value is not finite, a row does not sum to 1, or scenario, cost or value are
+        bad.
 
     Examples
     --------
-    >>> expected_reward([[0.1, 0.1, 0.2, 0.5, 0.1]], scenario="coupon", cost=0.4).round(6).tolist()
+    >>> p = [[0.1, 0.1, 0.2, 0.5, 0.1]]
+    >>> expected_reward(p, scenario="coupon", cost=0.4).round(6).tolist()
     [0.46]
+    >>> expected_reward(p, scenario="coupon", cost=4.0, conversion_value=14.0).round(6).tolist()  # in euros
+    [4.6]
     """
-    weights = stratum_rewards(scenario, cost)
-    p = np.asarray(strata_probability, dtype=np.float64)
-    if p.ndim != 2 or p.shape[1] != len(STRATA):
-        raise InputError("strata_probability", expected="shape (n, 5)", found=f"shape {p.shape}")
-    _refuse_first("strata_probability", ~np.isfinite(p).all(axis=1), "finite numbers", "NaN or infinity")
-    _refuse_first(
-        "strata_probability", np.abs(p.sum(axis=1) - 1) > 1e-4, "rows that sum to 1", "a row that does not"
+    p = _checked_strata_probability(strata_probability)
+    if np.ndim(cost) == 0 and conversion_value is None:
+        weights = stratum_rewards(scenario, cost)  # type: ignore[arg-type]
+        return p @ weights
+    costs = check_costs(cost, len(p))
+    value = (
+        1 + costs if conversion_value is None else check_costs(conversion_value, len(p), "conversion_value")
     )
-    return p @ weights
+    return value * p[:, COUPON_BUYER] - expected_spend(p, scenario, costs)
 
 
-def allocate(reward: ArrayLike, budget: float) -> NDArray[np.bool_]:
-    """Treat the pairs of highest predicted reward, within the budget and only where it is positive.
+def expected_spend(
+    strata_probability: ArrayLike, scenario: str, cost: float | ArrayLike
+) -> NDArray[np.float64]:
+    """What treating each row is expected to pay out: a coupon when it is used in a purchase, cash when taken.
 
-    At most ``floor(budget * n)`` pairs are treated (the share as written in decimal, so that
-    ``0.29`` of 100 pairs is 29). Ties at the threshold go to the pairs that come first.
+    Parameters
+    ----------
+    strata_probability, scenario, cost
+        As in :func:`expected_reward`.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        In the units of ``cost``.
+
+    Raises
+    ------
+    InputError
+        As :func:`expected_reward`.
+
+    Examples
+    --------
+    >>> expected_spend([[0.1, 0.1, 0.2, 0.5, 0.1]], scenario="coupon", cost=[0.5]).round(6).tolist()
+    [0.3]
+    """
+    p = _checked_strata_probability(strata_probability)
+    paid = {"coupon": [COUPON_BUYER, ALWAYS_BUYER], "cash": [COUPON_TAKER, COUPON_BUYER, ALWAYS_BUYER]}
+    payers = p[:, paid[check_choice("scenario", scenario, SCENARIOS)]].sum(axis=1)
+    return check_costs(cost, len(p)) * payers
+
+
+def allocate(
+    reward: ArrayLike,
+    budget: float | None = None,
+    *,
+    number: int | None = None,
+    money: float | None = None,
+    spend: ArrayLike | None = None,
+) -> NDArray[np.bool_]:
+    """Treat the rows of highest predicted reward, within one budget and only where it is positive.
 
     Parameters
     ----------
     reward : array_like of shape (n,), float
-        Predicted reward of treating each pair.
-    budget : float
-        Largest share of the n pairs that may be treated, in [0, 1].
+        Predicted reward of treating each row.
+    budget : float, optional
+        Largest *share* of the n rows that may be treated, in [0, 1]: at most ``floor(budget * n)`` (the share
+        as written in decimal, so that ``0.29`` of 100 rows is 29).
+    number : int, optional
+        Largest number of rows.
+    money : float, optional
+        Largest sum of ``spend``. Rows are ranked by reward a unit of spend, and taken until the next one
+        does not fit: by less than the reward of that row below the best that any policy can do.
+    spend : array_like of shape (n,), float >= 0
+        Expected payment of each row, :func:`expected_spend`; only with ``money``.
 
     Returns
     -------
     ndarray of shape (n,), bool
+        Ties at the threshold go to the rows that come first.
 
     Raises
     ------
     InputError
-        If the budget lies outside [0, 1], or rewards are not a finite vector.
+        If not exactly one budget is given, it is out of range, or rewards or spends are not finite vectors.
 
     Examples
     --------
     >>> allocate([0.3, -0.1, 0.9, 0.2], budget=0.5).tolist()
     [True, False, True, False]
+    >>> allocate([0.3, -0.1, 0.9, 0.2], money=1.0, spend=[0.2, 0.1, 0.9, 0.3]).tolist()
+    [True, False, False, False]
     """
     values = _checked_rewards(reward)
-    n_treated = min(treatable(len(values), budget), int((values > 0).sum()))
+    check_one_budget(budget, number, money)
+    if (spend is None) != (money is None):
+        raise InputError("spend", expected="given with money, and only then", found="one without the other")
+    if money is not None:
+        return _by_money(values, check_cost(money, "money"), check_spend(spend, values.shape))
+    n_treated = min(most_treated(len(values), budget, number), int((values > 0).sum()))
     if n_treated == 0:
         return np.zeros(len(values), dtype=bool)
     # A threshold found without sorting takes a tenth of the time.
@@ -113,6 +187,20 @@ def allocate(reward: ArrayLike, budget: float) -> NDArray[np.bool_]:
     treat = values > least
     treat[np.flatnonzero(values == least)[: n_treated - int(treat.sum())]] = True
     return treat
+
+
+def _by_money(values: NDArray[np.float64], money: float, spends: NDArray[np.float64]) -> NDArray[np.bool_]:
+    wanted = np.flatnonzero(values > 0)
+    with np.errstate(divide="ignore"):  # what costs nothing comes first
+        order = wanted[np.argsort(-(values[wanted] / spends[wanted]), kind="stable")]
+    treat = np.zeros(len(values), dtype=bool)
+    treat[order[within(spends[order], money)]] = True
+    return treat
+
+
+def within(payments: NDArray[np.float64], money: float) -> NDArray[np.bool_]:
+    """Which of the payments, made in this order, the money suffices for; sums are allowed to round."""
+    return np.cumsum(payments) <= money * (1 + 1e-12)
 
 
 class ThresholdPolicy(NamedTuple):
@@ -227,6 +315,51 @@ def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: fl
         neutral=int(counts.sum()) - positive - negative,
         reward=round(float(counts @ rewards), 6),
     )
+
+
+def check_one_budget(budget: float | None, number: int | None, money: float | None) -> None:
+    """Refuse none, or more than one, of the three kinds of budget."""
+    given = [name for name, v in (("budget", budget), ("number", number), ("money", money)) if v is not None]
+    if len(given) != 1:
+        raise InputError(
+            "budget", expected="one of budget (a share), number, money", found=" and ".join(given) or "none"
+        )
+
+
+def most_treated(n: int, budget: float | None, number: int | None) -> int:
+    """Rows of n that a share or a number allows."""
+    if budget is not None:
+        return treatable(n, budget)
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
+        raise InputError("number", expected="a whole number >= 0", found=repr(number))
+    return min(int(number), n)
+
+
+def check_spend(spend: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Payments of a given shape, finite and >= 0.
+
+    Raises
+    ------
+    InputError
+        Naming the first row that has none.
+    """
+    spends = np.asarray(spend, dtype=np.float64)
+    if spends.shape != shape:
+        raise InputError("spend", expected=f"shape {shape}", found=f"shape {spends.shape}")
+    wrong = ~(np.isfinite(spends) & (spends >= 0))
+    _refuse_first("spend", wrong.reshape(len(spends), -1).any(axis=1), "finite numbers >= 0", "another value")
+    return spends
+
+
+def _checked_strata_probability(strata_probability: ArrayLike) -> NDArray[np.float64]:
+    p = np.asarray(strata_probability, dtype=np.float64)
+    if p.ndim != 2 or p.shape[1] != len(STRATA):
+        raise InputError("strata_probability", expected="shape (n, 5)", found=f"shape {p.shape}")
+    _refuse_first("strata_probability", ~np.isfinite(p).all(axis=1), "finite numbers", "NaN or infinity")
+    _refuse_first(
+        "strata_probability", np.abs(p.sum(axis=1) - 1) > 1e-4, "rows that sum to 1", "a row that does not"
+    )
+    return p
 
 
 def _checked_rewards(reward: ArrayLike) -> NDArray[np.float64]:

@@ -76,6 +76,11 @@ def environment() -> dict[str, dict[str, Any]]:
     }
 
 
+def library_version() -> str:
+    """Of the installed library."""
+    return importlib.metadata.version("cfmtl-companion")
+
+
 def checkout() -> Path | None:
     """Top folder of the project if the library runs from a checkout of it, else None."""
     top = Path(__file__).resolve().parent.parent

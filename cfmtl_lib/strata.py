@@ -84,15 +84,36 @@ def stratum_rewards(scenario: str, cost: float) -> NDArray[np.float64]:
     return np.array([0.0, 0.0, -cost if scenario == "cash" else 0.0, 1.0, -cost])
 
 
-def check_cost(cost: float) -> float:
+def check_cost(cost: float, subject: str = "cost") -> float:
     """Return the cost as a float, or raise :class:`InputError` if it is negative or not finite."""
     try:
         value = float(cost)
     except (TypeError, ValueError):
         value = float("nan")
     if not (np.isfinite(value) and value >= 0):
-        raise InputError("cost", expected="a finite number >= 0", found=repr(cost))
+        raise InputError(subject, expected="a finite number >= 0", found=repr(cost))
     return value
+
+
+def check_costs(cost: float | ArrayLike, n: int, subject: str = "cost") -> float | NDArray[np.float64]:
+    """One cost for all rows, or one for each of n, finite and >= 0.
+
+    Raises
+    ------
+    InputError
+        Naming the first row that has none.
+    """
+    if np.ndim(cost) == 0:
+        return check_cost(cost, subject)  # type: ignore[arg-type]
+    costs = np.asarray(cost, dtype=np.float64)
+    if costs.shape != (n,):
+        raise InputError(subject, expected=f"one number, or shape ({n},)", found=f"shape {costs.shape}")
+    wrong = np.flatnonzero(~(np.isfinite(costs) & (costs >= 0)))
+    if wrong.size:
+        raise InputError(
+            subject, expected="finite numbers >= 0", found=str(costs[wrong[0]]), row=int(wrong[0])
+        )
+    return costs
 
 
 def check_strata(stratum: ArrayLike) -> NDArray[np.int8]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 Result = TypeVar("Result")
 
@@ -26,6 +27,16 @@ def one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+ROWS_FOR_THREADS = 100_000
+"""Smaller fits of scikit-learn run on one thread: threads gain little there, and where other work keeps the
+cores busy they wait for one another so long that a fit of a second takes minutes."""
+
+
+def threads_for(n_rows: int) -> AbstractContextManager:
+    """One thread for scikit-learn on few rows, all on many."""
+    return threadpool_limits(None if n_rows >= ROWS_FOR_THREADS else 1)
 
 
 def load_before_threads() -> None:

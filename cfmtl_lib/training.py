@@ -12,6 +12,7 @@ from itertools import count
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
@@ -49,6 +50,10 @@ class FitConfig:
         its count.
     keep_last_batch : bool
         Use the incomplete last batch of an epoch too.
+    validation_share : float
+        Share of the rows, in [0, 1), that is held out of the steps. Where it is not 0, an epoch stalls if the
+        loss of these rows falls by less than ``tolerance`` below its lowest, and the parameters of the
+        lowest are kept. The paper has none: it watches the training loss.
 
     Raises
     ------
@@ -67,6 +72,7 @@ class FitConfig:
     max_epochs: int = 1000
     patience_resets: bool = False
     keep_last_batch: bool = False
+    validation_share: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("loss", self.loss, LOSSES)
@@ -82,14 +88,22 @@ class FitConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= least):
                 raise InputError(f"FitConfig.{name}", expected=f"a number >= {least}", found=repr(value))
+        if not 0 <= self.validation_share < 1:
+            raise InputError(
+                "FitConfig.validation_share", expected="a number in [0, 1)", found=repr(self.validation_share)
+            )
 
 
 @dataclass
 class History:
-    """What happened in one fit: training loss an epoch (sum over steps), and why it ended."""
+    """What happened in one fit: losses an epoch (sums over steps), and why it ended.
+
+    ``validation_loss`` is empty where no rows were held out.
+    """
 
     loss: list[float] = field(default_factory=list)
     converged: bool = False
+    validation_loss: list[float] = field(default_factory=list)
 
     @property
     def n_epochs(self) -> int:
@@ -117,6 +131,7 @@ def minimise(
     generator: torch.Generator,
     label: str,
     progress: bool = False,
+    held_out: NDArray[np.bool_] | None = None,
 ) -> History:
     """Minimise ``objective(*batch of columns)`` over the parameters of ``network`` that want a gradient.
 
@@ -135,6 +150,8 @@ def minimise(
         Name of the fit in messages.
     progress : bool
         Say on stderr how far it is.
+    held_out : ndarray of shape (n,), bool, optional
+        Rows to stop on instead of to learn from; drawn where ``config`` asks for a share and none are given.
 
     Returns
     -------
@@ -145,6 +162,12 @@ def minimise(
     FloatingPointError
         If the loss is no longer finite.
     """
+    watched: _Watched | None = None
+    if held_out is not None or config.validation_share > 0:
+        kept, aside = _two_parts(len(columns[0]), held_out, config.validation_share, generator)
+        of_these = [column.index_select(0, aside) for column in columns]
+        watched = _Watched(network, objective, of_these, config.tolerance)
+        columns = [column.index_select(0, kept) for column in columns]
     n = len(columns[0])
     batch_size = min(config.batch_size, n)
     n_used = n if config.keep_last_batch else n // batch_size * batch_size
@@ -177,7 +200,14 @@ def minimise(
                     f"{label}: the training loss is {epoch_loss} in epoch {history.n_epochs + 1}. "
                     f"Lower FitConfig.learning_rate (now {config.learning_rate})."
                 )
-            if history.loss and history.loss[-1] - epoch_loss < config.tolerance * history.loss[-1]:
+            if watched is not None:
+                history.validation_loss.append(watched.loss())
+                stalled = not watched.improved(history.validation_loss[-1])
+            else:
+                stalled = bool(history.loss) and (
+                    history.loss[-1] - epoch_loss < config.tolerance * history.loss[-1]
+                )
+            if stalled:
                 n_stalled += 1
             elif config.patience_resets:
                 n_stalled = 0
@@ -192,7 +222,52 @@ def minimise(
                     stacklevel=2,
                 )
                 break
+    if watched is not None:
+        network.load_state_dict(watched.best)
     return history
+
+
+def _two_parts(
+    n: int, held_out: NDArray[np.bool_] | None, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Positions of the rows to learn from, and of those to watch."""
+    if held_out is None:
+        drawn = torch.randperm(n, generator=generator, device=generator.device)
+        aside = max(1, round(share * n))
+        return drawn[aside:], drawn[:aside]
+    kept, aside_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    return (
+        torch.tensor(kept, device=generator.device),
+        torch.tensor(aside_rows, device=generator.device),
+    )
+
+
+class _Watched:
+    """The loss of rows that are held out, and the parameters at its lowest."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Callable[..., Tensor],
+        columns: Sequence[Tensor],
+        tolerance: float,
+    ) -> None:
+        self.network, self.objective, self.columns, self.tolerance = network, objective, columns, tolerance
+        self.lowest = math.inf
+        self.best: dict[str, Tensor] = {}
+
+    def loss(self) -> float:
+        """Of the rows held out, now."""
+        with torch.no_grad():
+            return self.objective(*self.columns).reshape(1).tolist()[0]
+
+    def improved(self, loss: float) -> bool:
+        """Whether the loss fell far enough below its lowest; remembers the parameters of the lowest."""
+        enough = not self.best or loss < self.lowest * (1 - self.tolerance)
+        if not self.best or loss < self.lowest:
+            self.lowest = loss
+            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        return enough
 
 
 @contextmanager
@@ -210,16 +285,19 @@ def _denormals_as_zero() -> Iterator[None]:
 
 def fit_probability(
     network: nn.Module,
-    user: Tensor,
-    item: Tensor,
+    first: Tensor,
+    second: Tensor,
     target: Tensor,
     config: FitConfig,
     *,
     generator: torch.Generator,
     label: str,
     progress: bool = False,
+    held_out: NDArray[np.bool_] | None = None,
 ) -> History:
-    """Fit sigmoid(network(user, item)) to a target by the loss that ``config`` names.
+    """Fit sigmoid(network(first, second)) to a target by the loss that ``config`` names.
+
+    First and second are user and item ids, or numbers and codes of features.
 
     Targets may leave [0, 1] under squared error (inverse-propensity and doubly robust
     pseudo-outcomes do); cross-entropy refuses them.
@@ -231,8 +309,8 @@ def fit_probability(
     """
     if config.loss == "squared_error":
 
-        def objective(u: Tensor, i: Tensor, y: Tensor) -> Tensor:
-            return nn.functional.mse_loss(torch.sigmoid(network(u, i)), y)
+        def objective(one: Tensor, other: Tensor, y: Tensor) -> Tensor:
+            return nn.functional.mse_loss(torch.sigmoid(network(one, other)), y)
 
     else:
         if bool(((target < 0) | (target > 1)).any()):
@@ -243,9 +321,16 @@ def fit_probability(
                 advice="Use FitConfig(loss='squared_error') for pseudo-outcomes.",
             )
 
-        def objective(u: Tensor, i: Tensor, y: Tensor) -> Tensor:
-            return nn.functional.binary_cross_entropy_with_logits(network(u, i), y)
+        def objective(one: Tensor, other: Tensor, y: Tensor) -> Tensor:
+            return nn.functional.binary_cross_entropy_with_logits(network(one, other), y)
 
     return minimise(
-        network, objective, (user, item, target), config, generator=generator, label=label, progress=progress
+        network,
+        objective,
+        (first, second, target),
+        config,
+        generator=generator,
+        label=label,
+        progress=progress,
+        held_out=held_out,
     )

@@ -142,11 +142,13 @@ def test_embeddings_of_another_length_are_refused(study):
         cf.CFMTLv1(config=SMALL).fit(study.train)
 
 
-def test_features_are_refused():
-    log = cf.IncentiveLog(np.zeros((4, 2)), [0, 1, 0, 1], [0, 1, 0, 0], [0, 1, 1, 0])
-    for model in (cf.CFMTL(), cf.CFMTLv1(), cf.OR()):
-        with pytest.raises(LogError, match="features"):
-            model.fit(log)
+def test_what_the_model_was_not_fitted_on_is_refused(study):
+    log = cf.simulated_features(200).log
+    with pytest.raises(LogError, match="features"):
+        cf.CFMTLv1().pretrain(log)
+    model = cf.CFMTL(config=SHORT).fit(study.train)
+    with pytest.raises(LogError, match="This model was fitted on pairs"):
+        model.predict_strata(log)
 
 
 def test_propensity_is_recovered_where_treatment_is_randomised():

@@ -94,7 +94,7 @@ def test_pairs_get_networks_that_know_the_whole_space():
 def test_ids_are_not_taken_for_quantities():
     study = cf.simulated(n_users=40, n_items=30, n_pairs=900)
     for options in ({"outcome": LogisticRegression()}, {"propensity": LogisticRegression()}):
-        with pytest.raises(InputError, match=r"features: .*no quantities"):
+        with pytest.raises(InputError, match=r"learner: .*ids for quantities"):
             cf.crossfit(study.train, **options)
     with pytest.raises(InputError, match="propensity"):
         cf.crossfit(study.train, propensity=[0.5])

@@ -7,11 +7,14 @@ created on a fixed device stays behind, and every operation is checked for tenso
 
 import importlib
 import re
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -118,19 +121,17 @@ def on_meta(monkeypatch):
     training = importlib.import_module("cfmtl_lib.training")
     real = training.minimise
 
-    def checked(network, objective, columns, config, *, generator, label, progress=False):
+    def checked(network, objective, columns, config, *, generator, label, **options):
         tensors = [*network.parameters(), *network.buffers(), *columns]
         assert {tensor.device.type for tensor in tensors} == {generator.device.type} == {"meta"}, label
         started.append(label)
-        history = real(
-            network, objective, columns, config, generator=generator, label=label, progress=progress
-        )
+        history = real(network, objective, columns, config, generator=generator, label=label, **options)
         assert all(p.grad is None or p.grad.is_meta for p in network.parameters())
         assert any(p.grad is not None for p in network.parameters())
         return history
 
-    for name in ("cfmtl_lib.training.minimise", "cfmtl_lib.cfmtl.minimise"):
-        monkeypatch.setattr(name, checked)
+    for name in ("training", "cfmtl", "feature_cells"):
+        monkeypatch.setattr(f"cfmtl_lib.{name}.minimise", checked)
     monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: [1.0] * len(self))
     plain = torch.Tensor.cpu
@@ -151,6 +152,21 @@ def test_fits_on_another_device_keep_everything_there(name, fits, study, on_meta
     model = ESTIMATORS[name](device="meta").fit(study.train)
     assert len(on_meta) == fits
     assert model.predict_reward(study.test.x).shape == (len(study.test),)
+
+
+@pytest.mark.parametrize("name, fits", [("CF-MTL", 2), ("CF-MTL-v1", 6), ("CF-MTL-v1 frozen", 6)])
+def test_fits_to_features_on_another_device_keep_everything_there(name, fits, on_meta):
+    log = cf.simulated_campaign(300).log()
+    quick = replace(cf.FeatureConfig().fit, max_epochs=1)
+    model = ESTIMATORS[name](device="meta").set_params(
+        feature_config=cf.FeatureConfig(hidden=(4,), n_networks=2, fit=quick)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(log)
+    assert len(on_meta) == fits
+    assert model.predict_strata(log).tolist() == [[0.2] * 5] * 300
+    assert model.predict_propensity(log).tolist() == [0.5] * 300
 
 
 def test_construction_on_another_device_keeps_everything_there(ratings, on_meta):

@@ -54,7 +54,7 @@ def fitted(study):
 def joint(study, nuisances):
     """The counterfactual estimators in joint form, on shared fits."""
     return {
-        family: kind(config=SMALL).fit(study.train, nuisances)
+        family: kind(config=SMALL).fit(study.train, nuisances=nuisances)
         for family, kind in (("OR", cf.CFOR), ("IPS", cf.CFIPS), ("DR", cf.CFDR))
     }
 
@@ -156,7 +156,7 @@ def test_joint_form_solves_the_cell_equations_with_its_own_moments(family, study
 
 @pytest.mark.parametrize("name", ["CF-OR", "CF-IPS", "CF-DR"])
 def test_product_form_is_that_of_the_authors_code(name, study, nuisances):
-    model, x = make(name).fit(study.train, nuisances), study.test.x
+    model, x = make(name).fit(study.train, nuisances=nuisances), study.test.x
     assert model.cell_form == "product"
     assert set(model.moments_) == {"converted_treated", "converted_untreated", "collected_treated"}
     for moment in ("converted_treated", "converted_untreated"):
@@ -171,7 +171,7 @@ def test_product_form_is_that_of_the_authors_code(name, study, nuisances):
 
 
 def test_the_two_forms_agree_on_coupon_buyers_and_differ_elsewhere(study, nuisances, joint):
-    product = make("CF-OR").fit(study.train, nuisances).predict_strata(study.test.x)
+    product = make("CF-OR").fit(study.train, nuisances=nuisances).predict_strata(study.test.x)
     p = joint["OR"].predict_strata(study.test.x)
     np.testing.assert_allclose(product[:, 3], p[:, 3], atol=1e-9)
     assert (np.abs(product - p).mean(0)[[0, 1, 2, 4]] > 0.01).all()
@@ -179,7 +179,7 @@ def test_the_two_forms_agree_on_coupon_buyers_and_differ_elsewhere(study, nuisan
 
 def test_predictions_are_those_of_the_form_that_was_fitted(study, nuisances):
     for form, other in (("joint", "product"), ("product", "joint")):
-        model = cf.CFOR(config=SMALL, cell_form=form).fit(study.train, nuisances)
+        model = cf.CFOR(config=SMALL, cell_form=form).fit(study.train, nuisances=nuisances)
         before = model.predict_strata(study.test.x)
         model.set_params(cell_form=other)
         np.testing.assert_array_equal(model.predict_strata(study.test.x), before)
@@ -189,7 +189,7 @@ def test_joint_is_the_default_and_another_form_is_refused_before_any_fit(study):
     assert cf.CFOR().cell_form == cf.CFIPS().cell_form == cf.CFDR().cell_form == "joint"
     nothing_yet = share(study.train)
     with pytest.raises(InputError, match="cell_form: expected one of 'joint', 'product', found 'both'"):
-        cf.CFDR(config=SMALL, cell_form="both").fit(study.train, nothing_yet)
+        cf.CFDR(config=SMALL, cell_form="both").fit(study.train, nuisances=nothing_yet)
     assert nothing_yet.histories == {}
 
 
@@ -197,7 +197,7 @@ def test_joint_is_the_default_and_another_form_is_refused_before_any_fit(study):
 def test_sharing_fits_in_any_order_changes_nothing(order, study, fitted):
     shared = share(study.train)
     for name in list(FAMILY)[::order]:
-        model = make(name).fit(study.train, shared)
+        model = make(name).fit(study.train, nuisances=shared)
         assert model.nuisances_ is shared
         np.testing.assert_array_equal(
             model.predict_reward(study.test.x, "cash"), fitted[name].predict_reward(study.test.x, "cash")
@@ -217,7 +217,7 @@ def test_each_moment_is_fitted_once(study, monkeypatch):
     monkeypatch.setattr("cfmtl_lib.nuisances.fit_probability", counted)
     shared = share(study.train)
     for kind in (cf.CFDR, cf.CFIPS, cf.CFOR, cf.CFDR):
-        kind(config=SMALL).fit(study.train, shared)
+        kind(config=SMALL).fit(study.train, nuisances=shared)
     assert sorted(labels) == sorted(["propensity", *(f"{f} {m}" for f in CATE for m in MOMENTS)])
     assert set(shared.histories) == set(labels)
 
@@ -232,14 +232,14 @@ def test_each_moment_is_fitted_once(study, monkeypatch):
 )
 def test_shared_fits_with_other_settings_are_refused(change, study):
     with pytest.raises(InputError, match=r"nuisances: expected fits with .* settings of the estimator"):
-        make("IPS").fit(study.train, share(study.train, **change))
-    make("IPS", propensity_clip=list(CLIP)).fit(study.train, share(study.train))
+        make("IPS").fit(study.train, nuisances=share(study.train, **change))
+    make("IPS", propensity_clip=list(CLIP)).fit(study.train, nuisances=share(study.train))
 
 
 def test_shared_fits_of_another_log_are_refused(study):
     twin = cf.simulated(n_users=80, n_items=60, n_pairs=4000)
     with pytest.raises(InputError, match="nuisances: expected fits of this log, found fits of another log"):
-        make("OR").fit(study.train, share(twin.train))
+        make("OR").fit(study.train, nuisances=share(twin.train))
 
 
 def test_propensity_is_clipped(study, nuisances):
@@ -357,7 +357,7 @@ def test_joint_form_is_nearer_to_the_truth_than_product_form(family, kind, code)
     truth = study.test.strata_probability
     error = {}
     for form in ("joint", "product"):
-        p = kind(config=SMALL, cell_form=form).fit(study.train, fits).predict_strata(study.test.x)
+        p = kind(config=SMALL, cell_form=form).fit(study.train, nuisances=fits).predict_strata(study.test.x)
         error[form] = np.abs(p[:, 3:].sum(1) - truth[:, 3:].sum(1)).mean()
     assert error["joint"] < 0.9 * error["product"]
     # And not for lack of data: the product of the true moments is wrong too.

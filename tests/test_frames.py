@@ -159,7 +159,7 @@ def test_features_that_the_encoder_cannot_have_made_are_refused(x, message):
 
 def test_rows_of_a_cluster_stay_in_one_fold():
     log = take(campaign(200), cluster="household")
-    fold = crossfit_module._fold_of_rows(log, 4, seed=0)
+    fold = crossfit_module.fold_of_rows(log, 4, seed=0)
     assert all(len(set(fold[log.cluster == name])) == 1 for name in np.unique(log.cluster))
     assert set(fold) == {0, 1, 2, 3}
     few = take(campaign(60), cluster=np.arange(60) % 3)
@@ -181,16 +181,3 @@ def test_values_go_by_the_clusters_of_the_log():
     ):
         given = function(plain, clusters=frame["household"])
         assert function(grouped) == given != function(plain)
-
-
-def test_boosting_takes_codes_as_categories():
-    """Levels in an order that says nothing: a tree on sets finds what a tree on numbers needs depth for."""
-    coded = crossfit_module._coded
-    log = take(campaign())
-    assert coded(log).tolist() == [False, True, False]
-    many = pd.DataFrame({"id": [f"u{k}" for k in range(crossfit_module.MOST_CATEGORIES + 10)]})
-    wide = FrameEncoder.learn(many, ["id"])
-    x = wide.encode(many)
-    t = np.arange(len(x)) % 2
-    assert not coded(cf.IncentiveLog(x, t=t, c=0 * t, y=t, encoder=wide)).any()
-    assert coded(cf.simulated_features(200, seed=0).log) is None

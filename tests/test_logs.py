@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cfmtl_lib.errors import LogError
-from cfmtl_lib.logs import IncentiveLog, check_pairs
+from cfmtl_lib.log_columns import check_pairs
+from cfmtl_lib.logs import IncentiveLog
 
 GOOD = {"x": [[0, 0], [1, 1], [0, 1]], "t": [1, 0, 1], "c": [1, 0, 0], "y": [1, 1, 0]}
 

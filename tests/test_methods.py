@@ -50,7 +50,7 @@ def test_uplift_that_pays_on_take_up_is_the_joint_counterfactual_reward(study):
     for name, base in TWINS.items():
         net = models[f"{base}-net"]
         kind = {"OR": cf.CFOR, "IPS": cf.CFIPS, "DR": cf.CFDR}[base]
-        joint = kind(device="cpu").fit(study.train, net.nuisances_)
+        joint = kind(device="cpu").fit(study.train, nuisances=net.nuisances_)
         for scenario in cf.SCENARIOS:
             for cost in (0.0, 0.4, 1.0):
                 reward = net.predict_reward(study.test.x, scenario, cost)

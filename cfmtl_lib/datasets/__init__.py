@@ -1,5 +1,6 @@
 """Data: the catalog and ratings tables, and the two ways to a study with known strata."""
 
+from cfmtl_lib.datasets.campaign import simulated_campaign
 from cfmtl_lib.datasets.catalog import CATALOG
 from cfmtl_lib.datasets.features import FeatureStudy, simulated_features
 from cfmtl_lib.datasets.loading import load_study
@@ -18,5 +19,6 @@ __all__ = [
     "load_study",
     "semisynthetic",
     "simulated",
+    "simulated_campaign",
     "simulated_features",
 ]

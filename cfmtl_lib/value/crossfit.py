@@ -9,20 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from threadpoolctl import threadpool_limits
 
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.learners import default_classifier, suited
 from cfmtl_lib.logs import IncentiveLog
-from cfmtl_lib.pair_classifier import PairClassifier
 from cfmtl_lib.progress import track
+from cfmtl_lib.threads import threads_for
 from cfmtl_lib.value.scores import LogNuisances
-
-MOST_CATEGORIES = 255
-"""Boosting in bins can take fewer levels of a category than this; columns with more are taken as numbers."""
-
-ROWS_FOR_THREADS = 100_000
-"""Smaller logs are fitted on one thread: threads gain little there, and where other work keeps the cores
-busy they wait for one another so long that a fit of a second takes minutes."""
 
 
 def crossfit(
@@ -42,7 +35,8 @@ def crossfit(
     log : IncentiveLog
     outcome : classifier with ``predict_proba``, optional
         For the four means; cloned for each mean and fold. :class:`~cfmtl_lib.pair_classifier.PairClassifier`
-        for pairs and scikit-learn's ``HistGradientBoostingClassifier`` for features if left out.
+        for pairs and scikit-learn's ``HistGradientBoostingClassifier`` for features if left out. How it is
+        shown the columns of a table: :func:`~cfmtl_lib.learners.suited`.
     propensity : classifier or array_like of shape (n,), optional
         How to estimate the propensity, or its known values. If left out: the known propensity of the log
         where it has one, else estimated by the same kind of classifier as the outcomes.
@@ -90,27 +84,18 @@ def crossfit(
     given = None if propensity is None or hasattr(propensity, "predict_proba") else np.asarray(propensity)
     if given is not None and given.shape != (n,):
         raise InputError("propensity", expected=f"a classifier, or shape ({n},)", found=f"{given.shape}")
-    for classifier in (outcome, propensity):
-        numeric = hasattr(classifier, "predict_proba") and not isinstance(classifier, PairClassifier)
-        if numeric and log.is_pairs and features is None:
-            raise InputError(
-                "features",
-                expected=f"what {type(classifier).__name__} should see of the pairs",
-                found="user and item ids, which are no quantities",
-                advice="Pass features=, or features=log.x if the classifier encodes the ids itself.",
-            )
     if outcome is None:
         outcome = (
-            PairClassifier()
-            if log.is_pairs and features is None
-            else HistGradientBoostingClassifier(
-                random_state=seed, categorical_features=_coded(log) if features is None else None
-            )
+            default_classifier(log, seed)
+            if features is None
+            else HistGradientBoostingClassifier(random_state=seed)
         )
     if propensity is None:
         propensity = clone(outcome) if log.propensity is None else log.propensity
-    outcome = _in_space_of(outcome, log)
-    fold = _fold_of_rows(log, folds, seed)
+    if features is None:  # what is given beside the log is as the classifiers want it
+        outcome = suited(outcome, log)
+        propensity = suited(propensity, log) if hasattr(propensity, "predict_proba") else propensity
+    fold = fold_of_rows(log, folds, seed)
     treated, untreated, everyone = log.t == 1, log.t == 0, np.ones(n, dtype=bool)
     targets: dict[str, tuple[NDArray, NDArray[np.bool_]]] = {
         "converted_treated": (log.y, treated),
@@ -122,10 +107,10 @@ def crossfit(
     classifiers = dict.fromkeys(targets, outcome)
     if not is_known:
         targets["propensity"] = (log.t, everyone)
-        classifiers["propensity"] = _in_space_of(propensity, log)
+        classifiers["propensity"] = propensity
     values = {name: np.empty(n) for name in targets}
     jobs = [(name, k) for name in targets for k in range(int(fold.max()) + 1)]
-    with threadpool_limits(None if n >= ROWS_FOR_THREADS else 1):
+    with threads_for(n):
         for name, k in track(jobs, total=len(jobs), label="Cross-fitting: fits", enabled=progress):
             target, rows = targets[name]
             held_out = fold == k
@@ -137,14 +122,8 @@ def crossfit(
     return LogNuisances.of(values["propensity"], values, propensity_is_known=is_known)
 
 
-def _in_space_of(classifier: ClassifierMixin, log: IncentiveLog) -> ClassifierMixin:
-    """Tell a network that was not told how many users and items there are: a fold may lack the last ones."""
-    if isinstance(classifier, PairClassifier) and classifier.pair_space is None:
-        return clone(classifier).set_params(pair_space=log.pair_space)
-    return classifier
-
-
-def _fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:
+def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:
+    """Fold of each row, 0, 1, ...: see ``folds`` and ``seed`` of :func:`crossfit`."""
     n = len(log)
     if np.ndim(folds) == 0:
         if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 1 <= folds <= n:
@@ -184,14 +163,6 @@ def _enough_groups(cluster: NDArray, k: int) -> NDArray[np.int64]:
             advice="Rows of one cluster stay in one fold.",
         )
     return member
-
-
-def _coded(log: IncentiveLog) -> NDArray[np.bool_] | None:
-    """Which features are codes of categories, for boosting to split as sets instead of as numbers."""
-    if log.encoder is None:
-        return None
-    few = np.array([len(column.categories) < MOST_CATEGORIES for column in log.encoder.columns])
-    return log.encoder.is_category & few
 
 
 def _fitted(

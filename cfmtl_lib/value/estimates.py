@@ -111,7 +111,8 @@ def policy_value(
     nuisances: LogNuisances | None = None,
     *,
     scenario: str = "coupon",
-    cost: float = PAPER.cost,
+    cost: float | ArrayLike = PAPER.cost,
+    conversion_value: float | ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     level: float = 0.95,
     clip: float | None = None,
@@ -126,8 +127,11 @@ def policy_value(
     nuisances : LogNuisances, optional
         At the rows of the log; :func:`~cfmtl_lib.value.crossfit.crossfit` with its defaults if left out.
     scenario : {"coupon", "cash"}
-    cost : float
-        Cost c >= 0 of one incentive, in units of one conversion.
+    cost : float, or array_like of shape (n,)
+        Cost c >= 0 of one incentive, in units of one conversion net of it.
+    conversion_value : float, or array_like of shape (n,), optional
+        Of a conversion before the incentive is paid; then cost and result are in its units, money say. See
+        :func:`~cfmtl_lib.policy.expected_reward`.
     clusters : array_like of shape (n,), optional
         Units of one cluster (a user, say) may depend on each other. Those of the log if left out.
     level : float
@@ -162,7 +166,9 @@ def policy_value(
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)
     estimate = mean_estimate(
-        probability * scores.reward(scenario, cost), clusters=log.clusters(clusters), level=level
+        probability * scores.reward(scenario, cost, conversion_value),
+        clusters=log.clusters(clusters),
+        level=level,
     )
     spend = mean_estimate(
         probability * scores.spend(scenario, cost), clusters=log.clusters(clusters), level=level
@@ -183,7 +189,8 @@ def policy_value_difference(
     nuisances: LogNuisances | None = None,
     *,
     scenario: str = "coupon",
-    cost: float = PAPER.cost,
+    cost: float | ArrayLike = PAPER.cost,
+    conversion_value: float | ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     level: float = 0.95,
     clip: float | None = None,
@@ -194,7 +201,7 @@ def policy_value_difference(
     ----------
     treat, other : array_like of shape (n,), bool or in [0, 1]
         The value of ``treat`` minus that of ``other``.
-    log, nuisances, scenario, cost, clusters, level, clip
+    log, nuisances, scenario, cost, conversion_value, clusters, level, clip
         As in :func:`policy_value`.
 
     Returns
@@ -208,7 +215,7 @@ def policy_value_difference(
     """
     more = check_policy(treat, len(log)) - check_policy(other, len(log))
     nuisances = crossfit(log) if nuisances is None else nuisances
-    reward = unit_scores(log, nuisances, clip=clip).reward(scenario, cost)
+    reward = unit_scores(log, nuisances, clip=clip).reward(scenario, cost, conversion_value)
     return mean_estimate(more * reward, clusters=log.clusters(clusters), level=level)
 
 

@@ -20,7 +20,7 @@ observed, and neither exclusion nor monotonicity is needed for the reward: uncon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs import IncentiveLog
-from cfmtl_lib.strata import SCENARIOS, check_cost, strata_from_moments, stratum_rewards
+from cfmtl_lib.strata import SCENARIOS, check_cost, check_costs, strata_from_moments, stratum_rewards
 
 MOMENT_NAMES = (
     "converted_treated",
@@ -107,6 +107,10 @@ class LogNuisances:
     def __len__(self) -> int:
         return len(self.propensity)
 
+    def clipped(self, low: float, high: float) -> Self:
+        """The same with the propensity moved into [low, high]."""
+        return replace(self, propensity=self.propensity.clip(low, high))
+
     def predicted_strata(self) -> NDArray[np.float64]:
         """Strata probabilities that the four means imply; shape (n, 5)."""
         return strata_from_moments(*(getattr(self, name) for name in MOMENT_NAMES))
@@ -139,18 +143,30 @@ class UnitScores:
         """Scores of the five strata probabilities; rows sum to 1; shape (n, 5)."""
         return strata_from_moments(*self.moments.T)
 
-    def reward(self, scenario: str, cost: float) -> NDArray[np.float64]:
-        """Scores of the reward of treating each row, in conversions; shape (n,)."""
-        uplift = self.moments[:, 0] - self.moments[:, 1]
-        return (1 + check_cost(cost)) * uplift - self.spend(scenario, cost)
+    def reward(
+        self,
+        scenario: str,
+        cost: float | ArrayLike,
+        conversion_value: float | ArrayLike | None = None,
+    ) -> NDArray[np.float64]:
+        """Scores of the reward of treating each row, in conversions; shape (n,).
 
-    def spend(self, scenario: str, cost: float) -> NDArray[np.float64]:
+        Cost and value of a conversion as in :func:`~cfmtl_lib.policy.expected_reward`.
+        """
+        n = len(self)
+        costs = check_costs(cost, n)
+        value = (
+            1 + costs if conversion_value is None else check_costs(conversion_value, n, "conversion_value")
+        )
+        return value * (self.moments[:, 0] - self.moments[:, 1]) - self.spend(scenario, costs)
+
+    def spend(self, scenario: str, cost: float | ArrayLike) -> NDArray[np.float64]:
         """Scores of what treating each row pays out, in conversions; shape (n,).
 
         A coupon is paid for when it is used in a purchase, cash whenever it is collected.
         """
         paid_on = 3 if check_choice("scenario", scenario, SCENARIOS) == "coupon" else 2
-        return check_cost(cost) * self.moments[:, paid_on]
+        return check_costs(cost, len(self)) * self.moments[:, paid_on]
 
 
 def unit_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | None = None) -> UnitScores:
