@@ -44,6 +44,8 @@ FLOORS = (
         "ledger",
         "montecarlo",
         "policy_check",
+        "cash_trial",
+        "cash_targeting",
         "verdicts",
     ),
 )
