@@ -20,6 +20,7 @@ from cfmtl_lib.cash_trial import (
     missing_results,
     shares,
     thinned_shares,
+    thinning_limit,
     trial_log,
     without_exclusion,
 )
@@ -64,7 +65,7 @@ def cash_study(
     Returns
     -------
     dict of str to DataFrame
-        design, balance, shares, missing, unassumed, thinned, targeting, rules, doses, steps and net.
+        design, balance, shares, missing, unassumed, thinned, limit, targeting, rules, doses, steps and net.
 
     Raises
     ------
@@ -84,6 +85,7 @@ def cash_study(
         "missing": missing_results(table),
         "unassumed": without_exclusion(sample),
         "thinned": thinned_shares(sample, seeds),
+        "limit": thinning_limit(sample),
         "targeting": values,
         "rules": rules,
         **doses(sample),

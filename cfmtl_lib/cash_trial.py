@@ -16,10 +16,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from cfmtl_lib.logs import IncentiveLog
-from cfmtl_lib.strata import STRATA
+from cfmtl_lib.strata import COUPON_BUYER, STRATA
 from cfmtl_lib.value.bounds import strata_bounds
 from cfmtl_lib.value.crossfit import crossfit
 from cfmtl_lib.value.estimates import mean_estimate, strata_shares
+from cfmtl_lib.value.scores import unit_scores
 from cfmtl_lib.value.trials import arm_means, arm_scores, complementary_thinning
 
 FEATURES = ("distance", "age", "area", "hiv_positive")
@@ -247,9 +248,7 @@ def thinned_shares(sample: pd.DataFrame, seeds: int) -> pd.DataFrame:
         error, z.
     """
     target = direct_shares(sample, sample["area"]).loc["coupon buyer", "value"]
-    keep_untreated = 1 - (1 - LEAST_KEPT) * prognosis(sample)
-    keep_treated, propensity = complementary_thinning(design_propensity(sample), keep_untreated)
-    keep = np.where(sample["offered"] == 1, keep_treated, keep_untreated)
+    keep, propensity = _thinning(sample)
     rows = []
     for seed in range(seeds):
         kept = np.random.default_rng([seed, 12]).random(len(sample)) < keep
@@ -282,3 +281,30 @@ def thinned_shares(sample: pd.DataFrame, seeds: int) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def thinning_limit(sample: pd.DataFrame) -> pd.DataFrame:
+    """Where endless thinnings of this trial would lead with the known propensity, computed instead of drawn.
+
+    A score is weighted by the probability that its row is kept; means are fitted on the whole trial. The
+    limit is not exactly the target: what the lottery left unbalanced is weighted anew by the thinning.
+
+    Returns
+    -------
+    DataFrame of one row
+        source, target, limit, error.
+    """
+    target = float(direct_shares(sample, sample["area"])["value"]["coupon buyer"])
+    keep, propensity = _thinning(sample)
+    log = trial_log(sample)
+    whole = crossfit(log, outcome=classifier(), propensity=propensity)
+    limit = float(np.average(unit_scores(log, whole).strata()[:, COUPON_BUYER], weights=keep))
+    row = {"source": "library, known propensity", "target": target, "limit": limit, "error": limit - target}
+    return pd.DataFrame([row])
+
+
+def _thinning(sample: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probability that each row is kept, and the propensity among the kept; each of shape (n,)."""
+    keep_untreated = 1 - (1 - LEAST_KEPT) * prognosis(sample)
+    keep_treated, propensity = complementary_thinning(design_propensity(sample), keep_untreated)
+    return np.where(sample["offered"] == 1, keep_treated, keep_untreated), propensity

@@ -209,6 +209,20 @@ def test_thinning_confounds_and_leaves_the_population():
         complementary_thinning([1.0, 0.5], [1.0, 1.0])
 
 
+def test_thinning_misleads_the_arms_and_not_the_library():
+    trial = simulated_cash_trial(170, seed=1)
+    table = tidy_cash_trial(trial.raw)
+    sample = table[cash_trial.analysed(table)].reset_index(drop=True)
+    by = cash_trial.thinned_shares(sample, 1).set_index("source")
+    assert by.loc["arms compared as they are", "z"] > 3
+    assert by.loc["library, distance and area hidden", "error"] > 0.05
+    for source in ("library, known propensity", "library, fitted propensity"):
+        assert abs(by.loc[source, "z"]) < 3
+    limit = cash_trial.thinning_limit(sample)
+    assert limit["target"].item() == by["target"].iloc[0]
+    assert abs(limit["error"].item()) < 0.01
+
+
 def test_missing_results_widen_the_range_and_never_exclude_the_estimate(trial, sample):
     table = cash_trial.missing_results(tidy_cash_trial(trial.raw))
     estimate = cash_trial.direct_shares(sample, sample["area"]).loc["coupon buyer", "value"]
