@@ -58,6 +58,8 @@ FLOORS = (
         "ledger",
         "montecarlo",
         "policy_check",
+        "cash_trial",
+        "cash_targeting",
         "verdicts",
     ),
 )

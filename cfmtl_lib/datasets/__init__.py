@@ -8,6 +8,7 @@ from cfmtl_lib.datasets.ratings import Ratings, load_ratings
 from cfmtl_lib.datasets.semisynthetic import semisynthetic
 from cfmtl_lib.datasets.simulated import simulated
 from cfmtl_lib.datasets.study import LabelledPairs, Study
+from cfmtl_lib.datasets.thornton import load_thornton, simulated_cash_trial, tidy_cash_trial
 
 __all__ = [
     "CATALOG",
@@ -17,8 +18,11 @@ __all__ = [
     "Study",
     "load_ratings",
     "load_study",
+    "load_thornton",
     "semisynthetic",
     "simulated",
     "simulated_campaign",
+    "simulated_cash_trial",
     "simulated_features",
+    "tidy_cash_trial",
 ]

@@ -20,6 +20,7 @@ from cfmtl_lib.value.estimates import (
 )
 from cfmtl_lib.value.guarantee import RewardBound, reward_lower_bound
 from cfmtl_lib.value.scores import LogNuisances, UnitScores, unit_scores
+from cfmtl_lib.value.trials import arm_means, arm_scores, complementary_thinning
 
 __all__ = [
     "BudgetCurve",
@@ -29,10 +30,13 @@ __all__ = [
     "PolicyValue",
     "RewardBound",
     "UnitScores",
+    "arm_means",
+    "arm_scores",
     "balance",
     "budget_curve",
     "budget_curve_difference",
     "check_implications",
+    "complementary_thinning",
     "confounding_bound",
     "crossfit",
     "negative_control",
