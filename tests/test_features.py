@@ -140,8 +140,8 @@ def test_same_data_as_pairs_and_as_one_hot_features_agree():
     for hidden, most in (((), 0.006), ((64, 64), 0.02)):  # the same functions, and many more
         same = cf.CFMTL(weights=equal, feature_config=cf.FeatureConfig(hidden=hidden, n_networks=2))
         assert np.abs(by_pairs - same.fit(as_features).predict_strata(one_hot)).mean() < most
-    for fitted in (found, by_pairs):
-        assert np.abs(fitted - p).mean() < 0.015
+    assert np.abs(by_pairs - p).mean() < 0.012
+    assert np.abs(found - p).mean() < 0.03  # means of additive strata are no additive logits
 
 
 def test_dr_is_cross_fitted_and_known_propensities_are_used():
