@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
 from cfmtl_lib.errors import LogError
 from cfmtl_lib.frames import FrameEncoder, numeric_column
@@ -47,6 +48,13 @@ def encoder_of_pairs(
 
 def checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
     """Pairs as int64 or finite features as floats, and whether they are pairs."""
+    if issparse(value):
+        raise LogError(
+            "x",
+            expected="a dense array",
+            found="a sparse one",
+            advice="sparse input is not supported: x.toarray().",
+        )
     x = np.asarray(value)
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
         raise LogError("x", expected="shape (n, 2) or (n, p) with n, p > 0", found=f"shape {x.shape}")

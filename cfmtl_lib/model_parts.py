@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
+from zipfile import ZIP_DEFLATED
 
 import numpy as np
 import skops.io
@@ -86,7 +87,7 @@ class ArrayStore:
         ModelFileError
             If it is of a type that :func:`take_learner` would refuse.
         """
-        written = skops.io.dumps(learner)
+        written = skops.io.dumps(learner, compression=ZIP_DEFLATED)
         _refuse_untrusted(written, type(learner).__name__)
         self.arrays[name] = np.frombuffer(written, dtype=np.uint8)
 

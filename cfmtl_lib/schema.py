@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
 from cfmtl_lib.errors import LogError
 from cfmtl_lib.frames import FrameEncoder, Rows
@@ -111,5 +112,7 @@ This model was fitted on pairs.
 
 def _as_floats(x: object) -> ArrayLike:
     """Integers as floats: a model that was fitted on features cannot mean ids."""
+    if issparse(x):
+        return x  # type: ignore[return-value]  # to be refused with the others
     values = np.asarray(x)
     return values.astype(np.float64) if values.dtype.kind in "iub" else values
