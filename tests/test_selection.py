@@ -61,6 +61,7 @@ def test_comparison_finds_the_better_model_and_the_better_policy(study):
     models = {
         "logistic": cf.CFOR(outcome=LogisticRegression()),
         "constant": cf.CFOR(outcome=LogisticRegression(C=1e-6)),
+        "again": cf.CFOR(outcome=LogisticRegression()),
         "response": cf.Naive(outcome=LogisticRegression()),
     }
     table = cf.compare_models(
@@ -74,8 +75,10 @@ def test_comparison_finds_the_better_model_and_the_better_policy(study):
     )
     assert table.loc["constant", "value_behind"] > table.loc["constant", "value_behind_error"]
     assert np.isnan(table.loc["response", "log_likelihood"]) and np.isfinite(table.loc["response", "value"])
-    # Paired: two models that agree almost everywhere are told apart, or not at all.
-    assert table.loc["response", "value_behind_error"] < table.loc["response", "value_error"]
+    # Paired: two models that agree everywhere differ by 0, without error.
+    for what in ("log_likelihood", "value"):
+        assert table.loc["again", f"{what}_behind"] == table.loc["logistic", f"{what}_behind"]
+    assert table.loc["again", "log_likelihood_behind_error"] == 0
 
 
 def test_values_of_the_comparison_are_near_the_truth(study):

@@ -58,6 +58,7 @@ FLOORS = (
         "ledger",
         "montecarlo",
         "policy_check",
+        "feature_accuracy",
         "cash_trial",
         "cash_targeting",
         "verdicts",
