@@ -69,8 +69,8 @@ def feature_accuracy(
     Returns
     -------
     DataFrame
-        A row a size, seed and method: ``error``, the mean absolute error of the five probabilities (NaN where no
-        strata are identified), ``error_...`` of each stratum, and for each scenario ``..._reward``, the
+        A row a size, seed and method: ``error``, the mean absolute error of the five probabilities (NaN where
+        no strata are identified), ``error_...`` of each stratum, and for each scenario ``..._reward``, the
         true expected reward of the policy (c = 0.4, at most 40 % treated) as a share of that of the policy
         that knows the true probabilities.
 

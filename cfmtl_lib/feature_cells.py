@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from cfmtl_lib.feature_networks import (
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.protocol import CellWeights
 from cfmtl_lib.strata import STRATA
+from cfmtl_lib.threads import one_torch_thread
 from cfmtl_lib.training import History, derive_generator, fit_probability, minimise
 
 
@@ -79,6 +81,36 @@ def fit_feature_cells(
     -------
     FeatureCells, dict of str to History
     """
+    with one_torch_thread():  # steps this small gain nothing from two, and lose much where others compute
+        return _fit(
+            log,
+            config=config,
+            seed=seed,
+            device=device,
+            name=name,
+            progress=progress,
+            loss={
+                "weights": weights,
+                "propensity_floor": propensity_floor,
+                "propensity_weight": propensity_weight,
+            },
+            pretraining_losses=pretraining_losses,
+            frozen=frozen,
+        )
+
+
+def _fit(
+    log: IncentiveLog,
+    *,
+    config: FeatureConfig,
+    seed: int,
+    device: torch.device,
+    name: str,
+    progress: bool,
+    loss: dict[str, Any],
+    pretraining_losses: Mapping[str, str] | None,
+    frozen: bool,
+) -> tuple[FeatureCells, dict[str, History]]:
     scaler = FeatureScaler.learn(log)
     inputs = feature_columns(scaler, log.x, device)
     cell = torch.tensor(log.cell, device=device)
@@ -111,13 +143,7 @@ def fit_feature_cells(
             if frozen:
                 for fixed in (*strata.body(), *propensity.parameters()):
                     fixed.requires_grad_(False)
-        cells = CellNetwork(
-            strata,
-            propensity,
-            weights=weights,
-            propensity_floor=propensity_floor,
-            propensity_weight=propensity_weight,
-        )
+        cells = CellNetwork(strata, propensity, **loss)
         histories[f"cells {k}"] = minimise(
             cells,
             cells.loss,

@@ -20,6 +20,28 @@ MOST_LEVELS = 254
 
 BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 
+ROWS_TO_STOP_EARLY = 10_000
+"""Logs of so many rows can spare a tenth of them to stop boosting on."""
+
+
+def boosting(
+    kind: type[BaseEstimator], n_rows: int, seed: int = 0
+) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
+    """Shallow trees in small steps, for a log of so many rows.
+
+    scikit-learn's defaults overfit logs of some thousand rows: on simulated campaigns of 1,500 to 25,000 rows
+    these trees have the smaller log-loss of treatment, take-up and conversion on other customers.
+    """
+    many = n_rows >= ROWS_TO_STOP_EARLY
+    return kind(
+        learning_rate=0.05,
+        max_leaf_nodes=8,
+        max_iter=1000 if many else 100,
+        early_stopping=many,
+        n_iter_no_change=15,
+        random_state=seed,
+    )
+
 
 def default_classifier(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
     """The paper's network for pairs, gradient boosting for features.
@@ -29,12 +51,12 @@ def default_classifier(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
     """
     if log.is_pairs:
         return PairClassifier(pair_space=log.pair_space)
-    return suited(HistGradientBoostingClassifier(random_state=seed), log)
+    return suited(boosting(HistGradientBoostingClassifier, len(log), seed), log)
 
 
 def default_regressor(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
     """As :func:`default_classifier`, for targets that are no probabilities; features only."""
-    return suited(HistGradientBoostingRegressor(random_state=seed), log)
+    return suited(boosting(HistGradientBoostingRegressor, len(log), seed), log)
 
 
 def suited(learner: BaseEstimator, log: IncentiveLog) -> BaseEstimator:
@@ -93,8 +115,8 @@ def _boosting(learner: BaseEstimator, encoder: FrameEncoder) -> BaseEstimator:
         remainder="drop",
     )
     coded = list(range(len(few))) or None  # the columns that are kept come first
-    boosting = clone(learner).set_params(categorical_features=coded)
-    return Pipeline([("columns", columns), ("learner", boosting)])
+    boosted = clone(learner).set_params(categorical_features=coded)
+    return Pipeline([("columns", columns), ("learner", boosted)])
 
 
 def _one_hot(encoder: FrameEncoder) -> ColumnTransformer:

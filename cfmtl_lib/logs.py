@@ -277,12 +277,16 @@ be collected that was not given: check how t and c were joined.
         >>> log.split(0.5, seed=2)[1]
         IncentiveLog(2 rows of 1 features: 1 treated, 0 collected, 1 converted)
         """
+        is_first = self.split_mask(share, seed=seed)
+        return self.take(is_first), self.take(~is_first)
+
+    def split_mask(self, share: float = 0.5, *, seed: int = 0) -> NDArray[np.bool_]:
+        """Which rows :meth:`split` puts into its first part, for columns beside the log; shape (n,)."""
         if not 0 < share < 1:
             raise InputError("share", expected="a number in (0, 1)", found=repr(share))
         together = np.arange(len(self)) if self.cluster is None else self.cluster
         names, member = np.unique(together, return_inverse=True)
-        drawn = np.random.default_rng(seed).permutation(len(names)) < round(share * len(names))
-        return self.take(drawn[member]), self.take(~drawn[member])
+        return (np.random.default_rng(seed).permutation(len(names)) < round(share * len(names)))[member]
 
     def __len__(self) -> int:
         return len(self.t)

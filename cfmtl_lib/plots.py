@@ -79,6 +79,28 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
     return handed_over(figure)
 
 
+def plot_cell_calibration(table: pd.DataFrame) -> Figure:
+    """One panel an observable cell: predicted against observed frequency within the arm, with 95 % bars.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`~cfmtl_lib.selection.cell_calibration`.
+    """
+    cells = list(table.groupby(["treated", "collected", "converted"], sort=False))
+    figure, axes = plt.subplots(2, 3, figsize=(7.5, 5.2), layout="constrained")
+    for ax, ((treated, collected, converted), rows) in zip(axes.flat, cells, strict=True):
+        top = 1.05 * float(max(rows["predicted"].max(), rows["observed"].max()))
+        ax.plot([0, top], [0, top], color="#BBBBBB", linewidth=1)
+        bars = 1.96 * rows["standard_error"]
+        ax.errorbar(rows["predicted"], rows["observed"], yerr=bars, fmt="o", markersize=4, color=OURS)
+        ax.set_title(f"t={treated}, c={collected}, y={converted}", fontsize="medium")
+        ax.set(xlim=(0, top), ylim=(0, top))
+    figure.supxlabel("predicted, given the arm")
+    figure.supylabel("observed")
+    return handed_over(figure)
+
+
 def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """One panel a study: mean fitted against mean true propensity, in bins of the fitted one."""
     figure, axes = plt.subplots(

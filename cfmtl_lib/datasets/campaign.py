@@ -27,7 +27,8 @@ class CampaignStudy:
     Attributes
     ----------
     table : DataFrame
-        A row a customer: ``customer``, :data:`FEATURES`, ``mailed``, ``redeemed``, ``bought``.
+        A row a customer: ``customer``, :data:`FEATURES`, ``mailed``, ``redeemed``, ``bought``, and
+        ``bought_before``: a purchase in the weeks before the mailing, which it cannot have changed.
     stratum : ndarray of shape (n,), int8
     strata_probability : ndarray of shape (n, 5), float64
         P(stratum | features), the features complete.
@@ -139,6 +140,7 @@ def simulated_campaign(
             "mailed": mailed,
             "redeemed": redeemed,
             "bought": bought,
+            "bought_before": (rng.random(n) < expit(-0.8 + 1.8 * regular - 0.4 * quiet)).astype(np.int8),
         }
     )
     return CampaignStudy(table, stratum, p, propensity)

@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.learners import default_classifier, suited
+from cfmtl_lib.learners import boosting, default_classifier, suited
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.progress import track
 from cfmtl_lib.threads import threads_for
@@ -35,7 +35,7 @@ def crossfit(
     log : IncentiveLog
     outcome : classifier with ``predict_proba``, optional
         For the four means; cloned for each mean and fold. :class:`~cfmtl_lib.pair_classifier.PairClassifier`
-        for pairs and scikit-learn's ``HistGradientBoostingClassifier`` for features if left out. How it is
+        for pairs and boosted trees (:func:`~cfmtl_lib.learners.boosting`) for features if left out. How it is
         shown the columns of a table: :func:`~cfmtl_lib.learners.suited`.
     propensity : classifier or array_like of shape (n,), optional
         How to estimate the propensity, or its known values. If left out: the known propensity of the log
@@ -88,7 +88,7 @@ def crossfit(
         outcome = (
             default_classifier(log, seed)
             if features is None
-            else HistGradientBoostingClassifier(random_state=seed)
+            else boosting(HistGradientBoostingClassifier, n, seed)
         )
     if propensity is None:
         propensity = clone(outcome) if log.propensity is None else log.propensity
