@@ -20,6 +20,13 @@ from cfmtl_lib.value.estimates import (
 )
 from cfmtl_lib.value.guarantee import RewardBound, reward_lower_bound
 from cfmtl_lib.value.scores import LogNuisances, UnitScores, unit_scores
+from cfmtl_lib.value.treated import (
+    TreatedScores,
+    treated_effect,
+    treated_scores,
+    treated_shares,
+    treated_value,
+)
 from cfmtl_lib.value.trials import arm_means, arm_scores, complementary_thinning
 
 __all__ = [
@@ -29,6 +36,7 @@ __all__ = [
     "LogNuisances",
     "PolicyValue",
     "RewardBound",
+    "TreatedScores",
     "UnitScores",
     "arm_means",
     "arm_scores",
@@ -48,5 +56,9 @@ __all__ = [
     "share_ranges",
     "strata_bounds",
     "strata_shares",
+    "treated_effect",
+    "treated_scores",
+    "treated_shares",
+    "treated_value",
     "unit_scores",
 ]

@@ -1,0 +1,251 @@
+r"""Effects on those who were given the incentive: shares and values where only they have counterparts.
+
+Where some were hardly ever given one, averages over everybody rest on extrapolation. Averages over the
+treated need overlap in one direction only: for each treated unit, untreated ones that resemble it. With p = P(T=1),
+
+.. math::
+    E[Z(1) \mid T{=}1] = \frac{1}{p} E[T Z], \qquad
+    E[Y(0) \mid T{=}1] = \frac{1}{p} E\Big[T m_0(x) + (1 - T) \frac{e(x)}{1 - e(x)} (Y - m_0(x))\Big],
+
+the second right if e *or* m is (the AIPW score of the effect on the treated; Hahn, 1998; Sant'Anna and Zhao,
+2020, "Doubly robust difference-in-differences estimators"). Standard errors include that p is estimated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.strata import SCENARIOS, STRATA, check_costs, strata_from_moments
+from cfmtl_lib.value.crossfit import crossfit
+from cfmtl_lib.value.estimates import Estimate, check_policy, mean_estimate
+from cfmtl_lib.value.scores import CLIP_OF_ESTIMATES, LogNuisances
+
+
+@dataclass(frozen=True, eq=False)
+class TreatedScores:
+    """Scores whose sums over all rows, over the number of treated rows, are means among the treated.
+
+    Attributes
+    ----------
+    moments : ndarray of shape (n, 4), float64
+        Of Y(1), Y(0), C(1) and C(1)Y(1).
+    treated : ndarray of shape (n,), bool
+    odds : ndarray of shape (n,), float64
+        Weight e / (1 - e) of each untreated row, in treated rows; 0 for treated ones.
+    n_clipped : int
+        Rows whose propensity was moved to the bound.
+    """
+
+    moments: NDArray[np.float64]
+    treated: NDArray[np.bool_]
+    odds: NDArray[np.float64]
+    n_clipped: int
+
+    def strata(self) -> NDArray[np.float64]:
+        """Scores of the five shares; rows sum to 1 for treated rows, to 0 for untreated; shape (n, 5)."""
+        scores = strata_from_moments(*self.moments.T)
+        scores[:, 0] -= ~self.treated  # the constant of the map belongs to the treated
+        return scores
+
+    def reward(
+        self, scenario: str, cost: float | ArrayLike, conversion_value: float | ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """Scores of the reward of treating, as those of ``UnitScores``; shape (n,)."""
+        n = len(self.treated)
+        costs = check_costs(cost, n)
+        paid_on = 3 if check_choice("scenario", scenario, SCENARIOS) == "coupon" else 2
+        value = (
+            1 + costs if conversion_value is None else check_costs(conversion_value, n, "conversion_value")
+        )
+        return value * (self.moments[:, 0] - self.moments[:, 1]) - costs * self.moments[:, paid_on]
+
+
+def treated_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | None = None) -> TreatedScores:
+    """Scores of four means among the treated.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    nuisances : LogNuisances
+        At the rows of the log; only the propensity and the mean of the untreated are used.
+    clip : float, optional
+        Propensities above 1 - clip are moved there: 0.01 for estimated ones, 0 for known ones if left out.
+
+    Raises
+    ------
+    InputError
+        If log and nuisances differ in length, clip lies outside [0, 0.5), or the propensity of an untreated
+        row is 1.
+    """
+    if len(log) != len(nuisances):
+        raise InputError("nuisances", expected=f"{len(log)} rows, as the log", found=f"{len(nuisances)} rows")
+    if clip is None:
+        clip = 0.0 if nuisances.propensity_is_known else CLIP_OF_ESTIMATES
+    if not 0 <= clip < 0.5:
+        raise InputError("clip", expected="a number in [0, 0.5)", found=repr(clip))
+    e = np.minimum(nuisances.propensity, 1 - clip)
+    treated = log.t == 1
+    impossible = np.flatnonzero(~treated & (e == 1))
+    if impossible.size:
+        raise InputError(
+            "propensity", expected="below 1 for untreated rows", found="1", row=int(impossible[0])
+        )
+    odds = np.zeros(len(log))
+    odds[~treated] = e[~treated] / (1 - e[~treated])
+    m0 = nuisances.converted_untreated
+    y0 = np.where(treated, m0, odds * (log.y - m0))
+    moments = np.stack([treated * log.y, y0, treated * log.c, treated * log.c * log.y], axis=1)
+    n_clipped = int((e != nuisances.propensity).sum())
+    return TreatedScores(moments.astype(np.float64), treated, odds, n_clipped)
+
+
+def treated_shares(
+    log: IncentiveLog,
+    nuisances: LogNuisances | None = None,
+    *,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+) -> pd.DataFrame:
+    """Doubly robust shares of the five strata among the treated, with errors.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    nuisances : LogNuisances, optional
+        :func:`~cfmtl_lib.value.crossfit.crossfit` with its defaults if left out.
+    clusters, level
+        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
+    clip : float, optional
+        See :func:`treated_scores`.
+
+    Returns
+    -------
+    DataFrame
+        Index: the strata; value, standard_error, lower, upper. Values sum to 1.
+
+    Examples
+    --------
+    >>> from cfmtl_lib import simulated_features
+    >>> study = simulated_features(5000, seed=1)
+    >>> shares = treated_shares(study.log, study.true_nuisances)
+    >>> truth = study.strata_probability[study.log.t == 1].mean(axis=0)
+    >>> bool((abs(shares["value"] - truth) < 3 * shares["standard_error"]).all())
+    True
+    """
+    nuisances = crossfit(log) if nuisances is None else nuisances
+    scores = treated_scores(log, nuisances, clip=clip)
+    estimates = [
+        _among_treated(column, scores.treated, log.clusters(clusters), level) for column in scores.strata().T
+    ]
+    columns = ["value", "standard_error", "lower", "upper"]
+    return pd.DataFrame(
+        [[getattr(estimate, name) for name in columns] for estimate in estimates],
+        index=pd.Index(STRATA, name="stratum"),
+        columns=columns,
+    )
+
+
+def treated_value(
+    treat: ArrayLike,
+    log: IncentiveLog,
+    nuisances: LogNuisances | None = None,
+    *,
+    other: ArrayLike | None = None,
+    scenario: str = "coupon",
+    cost: float | ArrayLike = PAPER.cost,
+    conversion_value: float | ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+) -> Estimate:
+    """What a policy earns among those who were given the incentive, against giving it to none of them.
+
+    Parameters
+    ----------
+    treat : array_like of shape (n,), bool or in [0, 1]
+        Whom the policy treats, for all rows of the log; a function of x and not of the outcomes.
+    log, nuisances
+        As in :func:`treated_shares`.
+    other : array_like of shape (n,), optional
+        Another policy; then the paired difference ``treat`` minus ``other`` is estimated.
+    scenario, cost, conversion_value, clusters, level
+        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
+    clip : float, optional
+        See :func:`treated_scores`.
+
+    Returns
+    -------
+    Estimate
+        In conversions a treated row of the log.
+
+    Raises
+    ------
+    InputError
+        As :func:`treated_scores` and :func:`~cfmtl_lib.value.estimates.policy_value`.
+    """
+    policy = check_policy(treat, len(log))
+    if other is not None:
+        policy = policy - check_policy(other, len(log))
+    nuisances = crossfit(log) if nuisances is None else nuisances
+    scores = treated_scores(log, nuisances, clip=clip)
+    reward = scores.reward(scenario, cost, conversion_value)
+    return _among_treated(policy * reward, scores.treated, log.clusters(clusters), level)
+
+
+def treated_effect(
+    outcome: ArrayLike,
+    means_untreated: ArrayLike,
+    log: IncentiveLog,
+    nuisances: LogNuisances,
+    *,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+) -> Estimate:
+    """Effect on the treated of something else than the conversion, such as a placebo from before.
+
+    Parameters
+    ----------
+    outcome : array_like of shape (n,), float
+    means_untreated : array_like of shape (n,), float
+        Its mean given x among the untreated, from other rows.
+    log, nuisances, clusters, level, clip
+        As in :func:`treated_shares`; of the nuisances the propensity alone is used.
+
+    Returns
+    -------
+    Estimate
+    """
+    z, m0 = np.asarray(outcome, dtype=np.float64), np.asarray(means_untreated, dtype=np.float64)
+    for name, values in (("outcome", z), ("means_untreated", m0)):
+        if values.shape != (len(log),) or not np.isfinite(values).all():
+            raise InputError(name, expected=f"finite numbers of shape ({len(log)},)", found=f"{values.shape}")
+    scores = treated_scores(log, nuisances, clip=clip)
+    gap = np.where(scores.treated, z - m0, -scores.odds * (z - m0))
+    return _among_treated(gap, scores.treated, log.clusters(clusters), level)
+
+
+def _among_treated(
+    scores: NDArray[np.float64], treated: NDArray[np.bool_], clusters: ArrayLike | None, level: float
+) -> Estimate:
+    share = treated.mean()
+    value = float(scores.mean() / share)
+    # The mean of the influence function is 0; its error is that of the ratio.
+    spread = mean_estimate((scores - value * treated) / share, clusters=clusters, level=level)
+    return Estimate(
+        value,
+        spread.standard_error,
+        value + spread.lower - spread.value,
+        value + spread.upper - spread.value,
+        level,
+        int(treated.sum()),
+        spread.n_clusters,
+    )
