@@ -59,6 +59,7 @@ FLOORS = (
         "montecarlo",
         "policy_check",
         "feature_accuracy",
+        "coupon_study",
         "cash_trial",
         "cash_targeting",
         "verdicts",

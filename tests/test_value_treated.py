@@ -88,6 +88,8 @@ def test_estimates_are_near_the_truth_with_one_nuisance_wrong():
             shares = value.treated_shares(study.log, constant(study.true_nuisances, **wrong))
             z = (shares["value"] - TRUTH) / shares["standard_error"]
             assert z.abs().max() < 3.5
+    study = cf.simulated_features(800_000, seed=5)  # confounding is weak here: it takes rows to see it
+    half = np.full(800_000, 0.5)
     both = constant(study.true_nuisances, propensity=half, converted_untreated=half)
     shares = value.treated_shares(study.log, both)
     assert (

@@ -1,7 +1,8 @@
 r"""Effects on those who were given the incentive: shares and values where only they have counterparts.
 
 Where some were hardly ever given one, averages over everybody rest on extrapolation. Averages over the
-treated need overlap in one direction only: for each treated unit, untreated ones that resemble it. With p = P(T=1),
+treated need overlap in one direction only: for each treated unit, untreated ones that resemble it. With
+p = P(T=1),
 
 .. math::
     E[Z(1) \mid T{=}1] = \frac{1}{p} E[T Z], \qquad
