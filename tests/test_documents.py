@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import jupytext
+import numpy as np
+import pandas as pd
 import pytest
 
 import cfmtl_lib as cf
@@ -55,7 +57,8 @@ def test_readme_lists_the_parameters_of_table_4():
 
 @pytest.mark.parametrize("name", ["README.md", "book/index.md"])
 def test_the_library_example_runs(name, monkeypatch):
-    code = re.search(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), flags=re.S).group(1)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    code = re.search(r"```python\n(import cfmtl_lib as cf\n\nratings.*?)```", text, flags=re.S).group(1)
     asked = {}
     # The real thing needs the ratings file: names and arguments are checked, data are simulated.
     monkeypatch.setattr(cf, "load_ratings", lambda *a, **k: asked.update(name=a, **k) or "ratings")
@@ -69,6 +72,32 @@ def test_the_library_example_runs(name, monkeypatch):
     assert asked == {"name": ("ml-1m",), "data_dir": "PATH"}
     assert names["p"].shape == (270, 5)
     assert names["treat"].sum() <= 0.4 * 270
+
+
+def test_ten_statements_lead_from_a_table_to_targets(tmp_path, monkeypatch, capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import pandas as pd\n.*?)```", readme, flags=re.S)
+    assert len(ast.parse(code).body) <= 10
+    assert f"```{{code-cell}} ipython3\n{code}```" in (ROOT / "notebooks/10_your_own_data.md").read_text(
+        "utf-8"
+    )
+    past, later = cf.simulated_campaign(3000, seed=1), cf.simulated_campaign(500, seed=2)
+    past.table.to_csv(tmp_path / "campaign.csv", index=False)
+    later.table.drop(columns=["mailed", "redeemed", "bought"]).to_csv(tmp_path / "customers.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    targets = pd.read_csv(tmp_path / "targets.csv")
+    assert 0 < len(targets) <= 200 and set(targets["customer"]) < set(later.table["customer"])
+    reward = names["model"].predict_reward(later.table)
+    np.testing.assert_array_equal(targets["customer"], np.flatnonzero(cf.allocate(reward, 0.4)))
+    second = names["second"]
+    value = cf.policy_value(cf.allocate(names["model"].predict_reward(second), 0.4), second)
+    assert capsys.readouterr().out.strip() == str(value)
+    kept = ~names["log"].split_mask(0.5, seed=0)
+    truth = cf.expected_reward(past.strata_probability[kept], "coupon", 0.4)
+    chosen = cf.allocate(names["model"].predict_reward(second), 0.4)
+    assert abs(value.value - (chosen * truth).mean()) < 3 * value.standard_error
 
 
 def markdown(path):

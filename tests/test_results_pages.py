@@ -192,6 +192,7 @@ TYPED = {
     "5,000": "rows of a simulated log in chapter 4",
     "100 %": "all of a gain",
     "80 %": "a quotation: heading of entry 13",
+    "2,469": "a quotation: households of The Complete Journey",
 }
 
 
