@@ -102,7 +102,7 @@ def test_after_the_table_nothing_is_fitted(tmp_path, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("a network was fitted")
 
-    for name in ("nuisances.fit_probability", "cfmtl.fit_probability", "cfmtl.minimise"):
+    for name in ("nuisances.fit_probability", "two_stage.fit_probability", "cfmtl.minimise"):
         monkeypatch.setattr(f"cfmtl_lib.{name}", never)
     assert len(sensitivity(**options)) == 2 * len(ROWS_OF_TABLE4) * (20 + 11)
 
