@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -302,7 +303,13 @@ def test_zeros_of_counts_share_one_score():
     counts = np.repeat([0.0, 1.0, 2.0], [700, 200, 100])
     log = cf.IncentiveLog(counts[:, None], [0, 1] * 500, [0] * 1000, [0] * 1000)
     scores = np.unique(FeatureScaler.learn(log).split(log.x)[0])
-    assert len(scores) == 3 and -1 < scores[0] < 0  # not at the far end, where a rank alone puts ties
+    assert len(scores) == 3
+    # Means of the normal distribution over the three parts of the ranks, up to origin and unit.
+    cuts = norm.ppf([0.7, 0.9])
+    density = np.concatenate([[0.0], norm.pdf(cuts), [0.0]])
+    means = (density[:-1] - density[1:]) / [0.7, 0.2, 0.1]
+    found, expected = ((s[1] - s[0]) / (s[2] - s[0]) for s in (scores, means))
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_networks_stop_on_whole_clusters(campaign):

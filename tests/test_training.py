@@ -174,3 +174,74 @@ def test_training_follows_plain_adam_step_by_step():
                     p -= 0.01 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
     torch.testing.assert_close(ours.user, plain.user, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours.weight, plain.weight, atol=1e-5, rtol=1e-5)
+
+
+def overfit(**options):
+    """Few noisy rows and an embedding for each user: the loss of held-out rows falls, then rises."""
+    rng = np.random.default_rng(0)
+    user, item = torch.tensor(rng.integers(0, 60, 400)), torch.tensor(rng.integers(0, 3, 400))
+    target = torch.tensor(rng.random(400) < 0.5, dtype=torch.float32)
+    network = AdditiveNetwork(60, 3, 4, generator=derive_generator(0, "start", CPU), embedding_sd=0.1)
+
+    def objective(u, i, y):
+        return torch.nn.functional.binary_cross_entropy_with_logits(network(u, i), y)
+
+    config = FitConfig(
+        learning_rate=0.05,
+        batch_size=64,
+        tolerance=0.0,
+        patience=15,
+        **({"validation_share": 0.25} | options),
+    )
+    held_out = np.arange(400) % 4 == 0
+    history = minimise(
+        network,
+        objective,
+        (user, item, target),
+        config,
+        generator=derive_generator(0, "batches", CPU),
+        label="overfit",
+        held_out=held_out,
+    )
+    with torch.no_grad():
+        aside = torch.tensor(held_out)
+        return history, float(objective(user[aside], item[aside], target[aside]))
+
+
+def test_the_parameters_of_the_lowest_held_out_loss_are_kept():
+    history, loss = overfit()
+    assert len(history.validation_loss) == history.n_epochs
+    assert history.validation_loss[-1] > min(history.validation_loss) + 0.01
+    assert loss == pytest.approx(min(history.validation_loss), abs=1e-6)
+    assert history.loss[-1] < history.loss[0]  # the rows that it learnt from say nothing of this
+
+
+def test_held_out_rows_stop_the_fit():
+    history, _ = overfit()
+    lowest = int(np.argmin(history.validation_loss))
+    # 15 epochs that were not the lowest so far, in a row or not: the count is not reset.
+    assert history.converged and history.n_epochs <= lowest + 1 + 15
+    again, _ = overfit(patience_resets=True)
+    assert again.n_epochs == int(np.argmin(again.validation_loss)) + 1 + 15
+
+
+def test_a_share_is_drawn_where_no_rows_are_named():
+    seen = []
+
+    def objective(rows):
+        seen.append(rows)
+        return network.weight.sum() * 0 + 1.0
+
+    network = Scripted([])
+    minimise(
+        network,
+        objective,
+        (torch.arange(20),),
+        FitConfig(validation_share=0.25, patience=1, batch_size=100),
+        generator=derive_generator(0, "test", CPU),
+        label="scripted",
+    )
+    learnt, watched = set(seen[0].tolist()), set(seen[1].tolist())
+    assert len(watched) == 5 and learnt | watched == set(range(20)) and not learnt & watched
+    with pytest.raises(InputError, match="validation_share"):
+        FitConfig(validation_share=1.0)

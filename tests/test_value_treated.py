@@ -39,6 +39,10 @@ def test_shares_sum_to_one_and_treated_means_are_plain_means(study):
     assert abs(shares["coupon taker"] - ((log.c == 1) & (log.y == 0))[t].mean()) < 1e-9
     assert abs(shares["never taker"] - ((log.c == 0) & (log.y == 1))[t].mean()) < 1e-9
     assert abs(shares["never buyer"] - ((log.c == 0) & (log.y == 0))[t].mean()) < 1e-9
+    errors = value.treated_shares(study.log, study.true_nuisances)["standard_error"]
+    for name in ("never buyer", "never taker", "coupon taker"):  # plain shares have the error of a share
+        expected = np.sqrt(shares[name] * (1 - shares[name]) / t.sum())
+        assert errors[name] == pytest.approx(expected, rel=1e-3)
     both = shares["coupon buyer"] + shares["always buyer"]
     assert abs(both - (log.c * log.y)[t].mean()) < 1e-9
 
