@@ -41,7 +41,8 @@ class FeatureConfig:
     n_networks : int
         Networks whose probabilities are averaged, each stopped on other held-out rows.
     fit : FitConfig
-        Its ``validation_share`` of the rows (of the clusters, where there are any) is held out to stop on.
+        Its loss and embedding do not matter here. Its ``validation_share`` of the rows (of the clusters,
+        where there are any) is held out to stop on.
 
     Raises
     ------

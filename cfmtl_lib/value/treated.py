@@ -5,8 +5,8 @@ treated need overlap in one direction only: for each treated unit, untreated one
 p = P(T=1),
 
 .. math::
-    E[Z(1) \mid T{=}1] = \frac{1}{p} E[T Z], \qquad
-    E[Y(0) \mid T{=}1] = \frac{1}{p} E\Big[T m_0(x) + (1 - T) \frac{e(x)}{1 - e(x)} (Y - m_0(x))\Big],
+    E[Z(1) \mid T{=}1] &= \frac{1}{p} E[T Z], \\
+    E[Y(0) \mid T{=}1] &= \frac{1}{p} E\Big[T m_0 + (1 - T) \frac{e}{1 - e} (Y - m_0)\Big],
 
 the second right if e *or* m is (the AIPW score of the effect on the treated; Hahn, 1998; Sant'Anna and Zhao,
 2020, "Doubly robust difference-in-differences estimators"). Standard errors include that p is estimated.
