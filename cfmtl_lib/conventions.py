@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from cfmtl_lib.errors import LogError
 from cfmtl_lib.frames import Rows
 from cfmtl_lib.likelihood import cell_log_likelihood
+from cfmtl_lib.log_columns import outcome_columns
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.schema import InputSchema
@@ -93,13 +92,10 @@ class LogEstimator(BaseEstimator):
         raise NotImplementedError
 
     def _rows_with_outcomes(self, x: IncentiveLog | Rows, y: ArrayLike | None) -> IncentiveLog:
-        if isinstance(x, pd.DataFrame) and y is not None:  # encoded as at fit, not anew
-            outcomes = np.asarray(y)
-            if outcomes.ndim != 2 or outcomes.shape[1] != 3:
-                raise LogError("y", expected="shape (n, 3)", found=f"shape {outcomes.shape}")
-            t, c, converted = outcomes.T
-            return IncentiveLog(self.schema_.matrix(x), t, c, converted, encoder=self.schema_.encoder)
-        return IncentiveLog.of(x, y)
+        if isinstance(x, IncentiveLog):
+            return IncentiveLog.of(x, y)
+        # Encoded as at fit, not anew.
+        return IncentiveLog(self.schema_.matrix(x), *outcome_columns(y), encoder=self.schema_.encoder)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +44,7 @@ class FeatureCells(nn.Module):
         return predict_features([getattr(network, part) for network in self.networks], self.scaler, x)
 
 
+@one_torch_thread()  # steps this small gain nothing from two, and lose much where others compute
 def fit_feature_cells(
     log: IncentiveLog,
     *,
@@ -81,36 +81,6 @@ def fit_feature_cells(
     -------
     FeatureCells, dict of str to History
     """
-    with one_torch_thread():  # steps this small gain nothing from two, and lose much where others compute
-        return _fit(
-            log,
-            config=config,
-            seed=seed,
-            device=device,
-            name=name,
-            progress=progress,
-            loss={
-                "weights": weights,
-                "propensity_floor": propensity_floor,
-                "propensity_weight": propensity_weight,
-            },
-            pretraining_losses=pretraining_losses,
-            frozen=frozen,
-        )
-
-
-def _fit(
-    log: IncentiveLog,
-    *,
-    config: FeatureConfig,
-    seed: int,
-    device: torch.device,
-    name: str,
-    progress: bool,
-    loss: dict[str, Any],
-    pretraining_losses: Mapping[str, str] | None,
-    frozen: bool,
-) -> tuple[FeatureCells, dict[str, History]]:
     scaler = FeatureScaler.learn(log)
     inputs = feature_columns(scaler, log.x, device)
     cell = torch.tensor(log.cell, device=device)
@@ -143,7 +113,13 @@ def _fit(
             if frozen:
                 for fixed in (*strata.body(), *propensity.parameters()):
                     fixed.requires_grad_(False)
-        cells = CellNetwork(strata, propensity, **loss)
+        cells = CellNetwork(
+            strata,
+            propensity,
+            weights=weights,
+            propensity_floor=propensity_floor,
+            propensity_weight=propensity_weight,
+        )
         histories[f"cells {k}"] = minimise(
             cells,
             cells.loss,

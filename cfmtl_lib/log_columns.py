@@ -107,6 +107,20 @@ def binary_column(frame: pd.DataFrame, name: str) -> NDArray[np.int8]:
     return values.astype(np.int8)
 
 
+def outcome_columns(y: ArrayLike | pd.DataFrame | None) -> tuple[NDArray, NDArray, NDArray]:
+    """Incentive given, collected and converted, as the columns of a y of shape (n, 3)."""
+    outcomes = None if y is None else np.asarray(y)
+    if outcomes is None or outcomes.ndim != 2 or outcomes.shape[1] != 3:
+        raise LogError(
+            "y",
+            expected="shape (n, 3): incentive given, collected, converted",
+            found="none" if outcomes is None else f"shape {outcomes.shape}",
+            advice="Pass an IncentiveLog alone, or x and y.",
+        )
+    t, c, converted = outcomes.T
+    return t, c, converted
+
+
 def checked_labels(value: ArrayLike, n: int) -> NDArray:
     """A label for each of n rows, none missing."""
     labels = np.asarray(value)

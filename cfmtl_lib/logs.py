@@ -20,6 +20,7 @@ from cfmtl_lib.log_columns import (
     checked_size,
     checked_x,
     encoder_of_pairs,
+    outcome_columns,
 )
 from cfmtl_lib.strata import observed_cell
 
@@ -224,16 +225,8 @@ be collected that was not given: check how t and c were joined.
             if y is not None:
                 raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
             return x
-        outcomes = None if y is None else np.asarray(y)
-        if outcomes is None or outcomes.ndim != 2 or outcomes.shape[1] != 3:
-            raise LogError(
-                "y",
-                expected="shape (n, 3): incentive given, collected, converted",
-                found="none" if outcomes is None else f"shape {outcomes.shape}",
-                advice="Pass an IncentiveLog alone, or x and y.",
-            )
+        t, c, converted = outcome_columns(y)
         encoder = FrameEncoder.learn(x, list(x.columns)) if isinstance(x, pd.DataFrame) else None
-        t, c, converted = outcomes.T
         return cls(x, t, c, converted, encoder=encoder)  # type: ignore[arg-type]  # the constructor checks
 
     def take(self, rows: ArrayLike) -> Self:

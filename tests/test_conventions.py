@@ -74,7 +74,8 @@ def test_tables_need_no_log():
     assert scores.shape == (3,) and np.isfinite(scores).all()
     fitted = model.fit(x, y)
     assert fitted.feature_names_in_.tolist() == list(FEATURES)
-    assert fitted.score(x, y) == fitted.score(cf.IncentiveLog.of(x, y))
+    log = cf.IncentiveLog.of(x, y)
+    assert fitted.score(x, y) == fitted.score(log) == fitted.score(log.x, y)
 
 
 def test_grid_search_finds_the_better_setting(study, y):

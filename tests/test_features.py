@@ -7,6 +7,7 @@ from scipy.stats import norm
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -233,6 +234,26 @@ def test_learners_see_categories_as_categories(campaign, log):
     )
     again = suited(LogisticRegression(max_iter=500), other).fit(other.x, other.y)
     np.testing.assert_allclose(again.predict_proba(other.x), logistic.predict_proba(log.x), atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [1500, 12_000])
+def test_boosting_has_the_smaller_log_loss_on_other_customers(n):
+    past, later = cf.simulated_campaign(n, seed=3), cf.simulated_campaign(10_000, seed=4)
+    log = past.log()
+    x = log.encoder.encode(later.table)
+    for target, name, rows in ((log.t, "mailed", log.t >= 0), (log.y, "bought", log.t == 1)):
+        judged = (later.table["mailed"] == 1).to_numpy() | (name == "mailed")
+        loss = [
+            log_loss(
+                later.table[name][judged],
+                learner.fit(log.x[rows], target[rows]).predict_proba(x[judged])[:, 1],
+            )
+            for learner in (
+                default_classifier(log),
+                suited(HistGradientBoostingClassifier(random_state=0), log),
+            )
+        ]
+        assert loss[0] < loss[1]
 
 
 def test_categories_of_many_levels_get_their_means():

@@ -9,6 +9,7 @@ Wager, 2021, "Policy learning with observational data"; Dudik, Langford and Li, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -242,7 +243,13 @@ def strata_shares(
     """
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip).strata()
-    estimates = [mean_estimate(column, clusters=log.clusters(clusters), level=level) for column in scores.T]
+    return shares_table(
+        [mean_estimate(column, clusters=log.clusters(clusters), level=level) for column in scores.T]
+    )
+
+
+def shares_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
+    """Estimates of the five shares as a table: value, standard_error, lower, upper; index: the strata."""
     columns = ["value", "standard_error", "lower", "upper"]
     return pd.DataFrame(
         [[getattr(estimate, name) for name in columns] for estimate in estimates],

@@ -23,9 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.strata import SCENARIOS, STRATA, check_costs, strata_from_moments
+from cfmtl_lib.strata import SCENARIOS, check_costs, strata_from_moments
 from cfmtl_lib.value.crossfit import crossfit
-from cfmtl_lib.value.estimates import Estimate, check_policy, mean_estimate
+from cfmtl_lib.value.estimates import Estimate, check_policy, mean_estimate, shares_table
 from cfmtl_lib.value.scores import CLIP_OF_ESTIMATES, LogNuisances
 
 
@@ -143,14 +143,11 @@ def treated_shares(
     """
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = treated_scores(log, nuisances, clip=clip)
-    estimates = [
-        _among_treated(column, scores.treated, log.clusters(clusters), level) for column in scores.strata().T
-    ]
-    columns = ["value", "standard_error", "lower", "upper"]
-    return pd.DataFrame(
-        [[getattr(estimate, name) for name in columns] for estimate in estimates],
-        index=pd.Index(STRATA, name="stratum"),
-        columns=columns,
+    return shares_table(
+        [
+            _among_treated(column, scores.treated, log.clusters(clusters), level)
+            for column in scores.strata().T
+        ]
     )
 
 
