@@ -42,12 +42,14 @@ from cfmtl_lib.errors import (
 )
 from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
 from cfmtl_lib.feature_networks import FeatureConfig
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.fitcache import FitCache
 from cfmtl_lib.frames import FrameEncoder
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.methods import METHODS, fit_methods
 from cfmtl_lib.nuisances import PairNuisances
 from cfmtl_lib.pair_classifier import PairClassifier
+from cfmtl_lib.parquet_log import ParquetLog
 from cfmtl_lib.policy import (
     OutcomeCounts,
     allocate,
@@ -63,7 +65,6 @@ from cfmtl_lib.selection import cell_calibration, compare_models, policy_value_s
 from cfmtl_lib.storage import load, save
 from cfmtl_lib.strata import CELLS, SCENARIOS, STRATA
 from cfmtl_lib.tables import table4, table5_6
-from cfmtl_lib.training import FitConfig
 from cfmtl_lib.two_stage import CFMTLv1
 from cfmtl_lib.value import (
     BudgetCurve,
@@ -118,6 +119,7 @@ __all__ = [
     "OutcomeCounts",
     "PairClassifier",
     "PairNuisances",
+    "ParquetLog",
     "PolicyValue",
     "Protocol",
     "Ratings",

@@ -15,19 +15,21 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.cells import CellNetwork
-from cfmtl_lib.conventions import StrataEstimator
+from cfmtl_lib.conventions import StrataEstimator, log_of
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.feature_cells import FeatureCells, fit_feature_cells
 from cfmtl_lib.feature_networks import FEATURES, FeatureConfig
+from cfmtl_lib.fit_config import FitConfig, History
 from cfmtl_lib.frames import Rows
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
-from cfmtl_lib.nuisances import columns_on_device
+from cfmtl_lib.nuisances import training_columns
+from cfmtl_lib.parquet_log import ParquetLog
 from cfmtl_lib.policy import expected_reward
 from cfmtl_lib.protocol import PAPER, CellWeights
 from cfmtl_lib.strata import STRATA
-from cfmtl_lib.training import FitConfig, History, derive_generator, minimise
+from cfmtl_lib.training import derive_generator, minimise, new_network
 
 
 class CFMTL(StrataEstimator):
@@ -93,12 +95,12 @@ class CFMTL(StrataEstimator):
         self.seed = seed
         self.progress = progress
 
-    def fit(self, x: IncentiveLog | Rows, y: ArrayLike | None = None) -> Self:
+    def fit(self, x: IncentiveLog | ParquetLog | Rows, y: ArrayLike | None = None) -> Self:
         """Fit strata and propensity.
 
         Parameters
         ----------
-        x : IncentiveLog, or features
+        x : IncentiveLog, ParquetLog, or features
         y : array_like of shape (n, 3), 0/1, optional
             Incentive given, collected, converted, beside features; see
             :meth:`~cfmtl_lib.logs.IncentiveLog.of`.
@@ -115,10 +117,13 @@ class CFMTL(StrataEstimator):
             If a weight is negative, all are 0, or the propensity floor lies outside [0, 1).
         """
         self._check()
-        log = IncentiveLog.of(x, y)
+        log = log_of(x, y)
         device = resolve_device(self.device)
         if log.is_pairs:
-            return self._fit_cells(log, self._start(log, device), {}, device)
+            strata = self._additive(log, self.config, "strata", device, len(STRATA))
+            propensity = self._additive(log, self.config, "propensity", device)
+            return self._fit_cells(log, self._cells(strata, propensity), {}, device)
+        assert isinstance(log, IncentiveLog)  # logs in files are of pairs
         return self._fit_features(log, device)
 
     def _fit_features(self, log: IncentiveLog, device: torch.device, **stages: Any) -> Self:
@@ -139,7 +144,7 @@ class CFMTL(StrataEstimator):
 
     def _fit_cells(
         self,
-        log: IncentiveLog,
+        log: IncentiveLog | ParquetLog,
         network: CellNetwork,
         earlier: dict[str, History],
         device: torch.device,
@@ -147,7 +152,7 @@ class CFMTL(StrataEstimator):
         last = minimise(
             network,
             network.loss,
-            (*columns_on_device(log, device), torch.tensor(log.cell, device=device)),
+            training_columns(log, lambda rows: rows.cell, device, torch.int8),
             self.config,
             generator=derive_generator(self.seed, f"{type(self).__name__} batches", device),
             label=f"{type(self).__name__} cells",
@@ -172,21 +177,26 @@ class CFMTL(StrataEstimator):
             )
 
     def _additive(
-        self, log: IncentiveLog, config: FitConfig, purpose: str, device: torch.device, n_outputs: int = 1
+        self,
+        log: IncentiveLog | ParquetLog,
+        config: FitConfig,
+        purpose: str,
+        device: torch.device,
+        n_outputs: int = 1,
     ) -> AdditiveNetwork:
-        return AdditiveNetwork(
-            *log.pair_space,
-            config.embedding_k,
-            n_outputs,
+        return new_network(
+            AdditiveNetwork,
+            log.pair_space,
+            config,
             generator=derive_generator(self.seed, f"{type(self).__name__} {purpose}", device),
-            embedding_sd=config.embedding_sd,
+            n_outputs=n_outputs,
         )
 
-    def _start(self, log: IncentiveLog, device: torch.device) -> CellNetwork:
+    def _cells(self, strata: AdditiveNetwork, propensity: AdditiveNetwork) -> CellNetwork:
         """The network before the cell losses are minimised."""
         return CellNetwork(
-            strata=self._additive(log, self.config, "strata", device, len(STRATA)),
-            propensity=self._additive(log, self.config, "propensity", device),
+            strata=strata,
+            propensity=propensity,
             weights=self.weights,
             propensity_floor=self.propensity_floor,
             propensity_weight=self.propensity_weight,

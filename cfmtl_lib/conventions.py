@@ -9,12 +9,23 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from cfmtl_lib.errors import LogError
 from cfmtl_lib.frames import Rows
 from cfmtl_lib.likelihood import cell_log_likelihood
 from cfmtl_lib.log_columns import outcome_columns
 from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.parquet_log import ParquetLog
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.schema import InputSchema
+
+
+def log_of(x: IncentiveLog | ParquetLog | Rows, y: ArrayLike | None = None) -> IncentiveLog | ParquetLog:
+    """What ``fit`` was given, as a log; see :meth:`~cfmtl_lib.logs.IncentiveLog.of`."""
+    if not isinstance(x, ParquetLog):
+        return IncentiveLog.of(x, y)
+    if y is not None:
+        raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
+    return x
 
 
 class LogEstimator(BaseEstimator):
@@ -35,7 +46,7 @@ class LogEstimator(BaseEstimator):
 
     schema_: InputSchema
 
-    def remember_input(self, log: IncentiveLog) -> None:
+    def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
         """Take what x has to be from the log that is fitted."""
         self.schema_ = InputSchema.of(log)
         self.n_features_in_ = self.schema_.n_features

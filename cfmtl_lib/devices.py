@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+
 import torch
 
 from cfmtl_lib.errors import UnknownNameError
@@ -29,6 +34,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
             "device", expected="one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', 'xpu'", found=repr(device)
         )
     if device == "auto":
+        rank = os.environ.get("LOCAL_RANK")  # of the processes that torchrun starts, each has its own GPU
+        if rank is not None and torch.cuda.is_available():
+            return torch.device(f"cuda:{rank}")
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = device.split(":")[0]
     backend = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}.get(kind)
@@ -45,3 +53,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         raise UnknownNameError(
             "device", expected="a torch device such as 'cuda:1'", found=repr(device), advice=str(exc)
         ) from exc
+
+
+@cache
+def numba_version() -> str | None:
+    """Of the numba that is installed, by which fits on the CPU are compiled; None without one."""
+    return version("numba") if find_spec("numba") is not None else None

@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork
 from cfmtl_lib.nuisances import MOMENTS
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.reported import reported_table4
 from cfmtl_lib.strata import strata_from_moments
-from cfmtl_lib.training import FitConfig
 
 CELL_VARIANTS = ("product, take-up of OR", "product, own take-up", "joint")
 """How the moments of take-up enter a counterfactual estimator: as in the authors' code, with each family's

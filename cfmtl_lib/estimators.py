@@ -14,18 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from cfmtl_lib.conventions import LogEstimator, StrataEstimator
+from cfmtl_lib.conventions import LogEstimator, StrataEstimator, log_of
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.feature_nuisances import FeatureNuisances, FittedMean
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.frames import Rows
 from cfmtl_lib.likelihood import outcome_log_likelihood
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.nuisances import MOMENTS, PairNuisances
+from cfmtl_lib.parquet_log import ParquetLog
 from cfmtl_lib.policy import expected_reward
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import SCENARIOS, check_costs, strata_from_moments
-from cfmtl_lib.training import FitConfig
 
 CELL_FORMS = ("joint", "product")
 
@@ -97,13 +98,17 @@ class MomentEstimator(LogEstimator):
         self.progress = progress
 
     def fit(
-        self, x: IncentiveLog | Rows, y: ArrayLike | None = None, *, nuisances: PairNuisances | None = None
+        self,
+        x: IncentiveLog | ParquetLog | Rows,
+        y: ArrayLike | None = None,
+        *,
+        nuisances: PairNuisances | None = None,
     ) -> Self:
         """Fit the moments.
 
         Parameters
         ----------
-        x : IncentiveLog, or features
+        x : IncentiveLog, ParquetLog, or features
         y : array_like of shape (n, 3), 0/1, optional
             Incentive given, collected, converted, beside features; see
             :meth:`~cfmtl_lib.logs.IncentiveLog.of`.
@@ -122,13 +127,13 @@ class MomentEstimator(LogEstimator):
         InputError
             If shared fits belong to another log or other settings.
         """
-        log = IncentiveLog.of(x, y)
+        log = log_of(x, y)
         self.remember_input(log)
         self.nuisances_ = self._own_nuisances(log) if nuisances is None else self._shared(nuisances, log)
         self.moments_ = self._fit_moments(self.nuisances_)
         return self
 
-    def _own_nuisances(self, log: IncentiveLog) -> PairNuisances | FeatureNuisances:
+    def _own_nuisances(self, log: IncentiveLog | ParquetLog) -> PairNuisances | FeatureNuisances:
         if log.is_pairs and self.outcome is None:
             return PairNuisances(
                 log,
@@ -137,6 +142,13 @@ class MomentEstimator(LogEstimator):
                 device=self.device,
                 seed=self.seed,
                 progress=self.progress,
+            )
+        if isinstance(log, ParquetLog):
+            raise InputError(
+                "outcome",
+                expected="none with a log in files, which trains the paper's networks",
+                found=repr(self.outcome),
+                advice="Load the log into memory for a learner of scikit-learn.",
             )
         return FeatureNuisances(
             log,
@@ -149,7 +161,7 @@ class MomentEstimator(LogEstimator):
             progress=self.progress,
         )
 
-    def _shared(self, nuisances: PairNuisances, log: IncentiveLog) -> PairNuisances:
+    def _shared(self, nuisances: PairNuisances, log: IncentiveLog | ParquetLog) -> PairNuisances:
         if nuisances.log is not log:
             raise InputError("nuisances", expected="fits of this log", found="fits of another log")
         if (nuisances.config, nuisances.propensity_clip, nuisances.seed) != (

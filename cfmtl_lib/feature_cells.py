@@ -18,11 +18,12 @@ from cfmtl_lib.feature_networks import (
     feature_columns,
     predict_features,
 )
+from cfmtl_lib.fit_config import History
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.protocol import CellWeights
 from cfmtl_lib.strata import STRATA
 from cfmtl_lib.threads import one_torch_thread
-from cfmtl_lib.training import History, derive_generator, fit_probability, minimise
+from cfmtl_lib.training import derive_generator, fit_probability, minimise
 
 
 class FeatureCells(nn.Module):
@@ -101,8 +102,7 @@ def fit_feature_cells(
             for stage, network, target in (("propensity", propensity, log.t), ("outcome", outcome, log.y)):
                 histories[f"{stage} {k}"] = fit_probability(
                     network,
-                    *inputs,
-                    torch.tensor(target, dtype=torch.float32, device=device),
+                    (*inputs, torch.tensor(target, dtype=torch.float32, device=device)),
                     replace(config.fit, loss=pretraining_losses[stage]),
                     generator=derive_generator(seed, f"{name} {stage} batches {k}", device),
                     label=f"{name} {stage} {k + 1} of {config.n_networks}",

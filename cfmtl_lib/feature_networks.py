@@ -20,9 +20,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.networks import ROWS_PER_PREDICTION
-from cfmtl_lib.training import FitConfig
 
 N_KNOTS = 201
 """Quantiles of a number between which its normal score is interpolated."""

@@ -1,8 +1,8 @@
 """Fits kept on disk, so that a long run goes on where it stopped and tables share what they have in common.
 
 A fit is found again by everything that it depends on: the content of its data, its settings, its
-seed, the kind of device, torch's version, and the code. Nothing has to be cleared by hand; a folder of
-kept fits may be deleted at any time.
+seed, the kind of device, the versions of torch and numba, and the code. Nothing has to be cleared by hand; a
+folder of kept fits may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import joblib
 import torch
 
+from cfmtl_lib.devices import numba_version
 from cfmtl_lib.errors import ResultsError
 from cfmtl_lib.results import commit
 
@@ -28,12 +29,17 @@ Value = TypeVar("Value")
 CODE_OF_FITS = (
     "cells",
     "cfmtl",
+    "compiled",
+    "compiled_cells",
     "datasets/semisynthetic",
     "datasets/simulated",
     "datasets/study",
+    "fit_config",
     "networks",
     "nuisances",
     "protocol",
+    "row_source",
+    "steps",
     "strata",
     "training",
     "two_stage",
@@ -184,4 +190,4 @@ def _surroundings() -> dict[str, str]:
                     if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
                 ]
         digest.update(f"{name} {ast.dump(tree)}".encode())
-    return {"code": digest.hexdigest(), "torch": str(torch.__version__)}
+    return {"code": digest.hexdigest(), "torch": str(torch.__version__), "numba": str(numba_version())}

@@ -29,6 +29,7 @@ from cfmtl_lib.disagreements import (
     prose_cash_reward,
 )
 from cfmtl_lib.estimators import OR
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.methods import NET_METHODS, fit_joint, fit_two_stage
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.nuisances import FAMILIES, MOMENTS, PairNuisances
@@ -45,7 +46,7 @@ from cfmtl_lib.strata import (
     stratum_rewards,
 )
 from cfmtl_lib.tables import checked_counts
-from cfmtl_lib.training import FitConfig, derive_generator, fit_probability
+from cfmtl_lib.training import derive_generator, fit_probability, new_network
 from cfmtl_lib.two_stage import CFMTLv1
 
 FIT_VARIANTS: dict[str, FitConfig] = {
@@ -276,17 +277,16 @@ def _simulated_labelling(study: Study, opened: OpenStudy) -> dict[str, float]:
     x, outcome = truth.x[collect == 1], convert[collect == 1]
     device = resolve_device(opened.device)
     config = PAPER.construction[study.construction].labelling
-    network = AdditiveNetwork(
-        *study.train.pair_space,
-        config.embedding_k,
+    network = new_network(
+        AdditiveNetwork,
+        study.train.pair_space,
+        config,
         generator=derive_generator(study.seed, "ledger labelling", device),
     )
     user, item, target = (torch.tensor(column, device=device) for column in (*x.T, outcome))
     fit_probability(
         network,
-        user,
-        item,
-        target.float(),
+        (user, item, target.float()),
         config,
         generator=derive_generator(study.seed, "ledger labelling batches", device),
         label="labelling NCF",

@@ -22,9 +22,9 @@ from cfmtl_lib.estimators import MomentEstimator
 from cfmtl_lib.feature_cells import FeatureCells
 from cfmtl_lib.feature_networks import FeatureNetwork, FeatureScaler
 from cfmtl_lib.feature_nuisances import FittedMean
+from cfmtl_lib.fit_config import History
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, PairNetwork
 from cfmtl_lib.pair_classifier import PairClassifier
-from cfmtl_lib.training import History
 
 TRUSTED = (
     "functools.partial",

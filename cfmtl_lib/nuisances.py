@@ -15,7 +15,7 @@ DR     m(x) + 1{T=A} (Z - m(x)) / P(T=A|x), on all rows, m the OR fit (doubly ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,14 +23,20 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.fit_config import FitConfig, History
 from cfmtl_lib.fitcache import FitCache, content_hash
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.networks import AdditiveNetwork, predict_probability
-from cfmtl_lib.training import FitConfig, History, derive_generator, fit_probability
+from cfmtl_lib.parquet_log import LogRows, ParquetLog
+from cfmtl_lib.row_source import RowSource
+from cfmtl_lib.training import derive_generator, fit_probability, new_network
 
 FAMILIES = ("OR", "IPS", "DR")
 
-MOMENTS: dict[str, tuple[int, Callable[[IncentiveLog], NDArray[np.int8]]]] = {
+PairLog = IncentiveLog | LogRows
+"""A log of pairs in memory, or some rows of one in files: with x, t, c, y and cell."""
+
+MOMENTS: dict[str, tuple[int, Callable[[PairLog], NDArray[np.int8]]]] = {
     "converted_treated": (1, lambda log: log.y),
     "converted_untreated": (0, lambda log: log.y),
     "collected_treated": (1, lambda log: log.c),
@@ -47,7 +53,7 @@ class PairNuisances:
 
     Parameters
     ----------
-    log : IncentiveLog
+    log : IncentiveLog or ParquetLog
         Of pairs.
     config : FitConfig
         Of every fit.
@@ -70,12 +76,12 @@ class PairNuisances:
     LogError
         If the log holds features.
     InputError
-        If the clip is no interval inside (0, 1).
+        If the clip is no interval inside (0, 1), or a weighted moment is asked for with cross-entropy.
     """
 
     def __init__(
         self,
-        log: IncentiveLog,
+        log: IncentiveLog | ParquetLog,
         *,
         config: FitConfig,
         propensity_clip: tuple[float, float],
@@ -97,10 +103,14 @@ class PairNuisances:
 
     def propensity_network(self) -> AdditiveNetwork:
         """NCF of T on all rows."""
-        return self._fitted("propensity", lambda: self.log.t, None)
+        return self._fitted("propensity", lambda rows: rows.t, None)
 
     def propensity(self) -> NDArray[np.float64]:
-        """Estimated propensity of the log's rows, clipped; shape (n,)."""
+        """Estimated propensity of the log's rows, clipped; shape (n,). Of a log in memory."""
+        if isinstance(self.log, ParquetLog):
+            raise InputError(
+                "log", expected="one in memory", found="one in files", advice="Predict at the rows you need."
+            )
         if self._propensity is None:
             self._propensity = np.clip(
                 predict_probability(self.propensity_network(), self.log.x), *self.propensity_clip
@@ -123,56 +133,85 @@ class PairNuisances:
         """
         check_choice("family", family, FAMILIES)
         arm, outcome_of = MOMENTS[check_choice("moment", name, MOMENTS)]
-        log = self.log
+        if family == "OR":
+            return self._fitted(f"OR {name}", outcome_of, arm)
+        self._check_loss(family)
+        self.propensity_network()  # these first: a target is asked for in the midst of a fit
+        regression = self.moment("OR", name) if family == "DR" else None
 
-        def target() -> NDArray:
-            outcome = outcome_of(log)
-            if family == "OR":
-                return outcome
-            in_arm = log.t == arm
-            weight = in_arm / (self.propensity() if arm else 1 - self.propensity())
-            if family == "IPS":
-                return weight * outcome
-            regression = predict_probability(self.moment("OR", name), log.x)
-            return regression + weight * (outcome - regression)
+        def target(rows: PairLog) -> NDArray:
+            propensity = self._propensity_at(rows)
+            weight = (rows.t == arm) / (propensity if arm else 1 - propensity)
+            if regression is None:
+                return weight * outcome_of(rows)
+            expected = predict_probability(regression, rows.x)
+            return expected + weight * (outcome_of(rows) - expected)
 
-        return self._fitted(f"{family} {name}", target, arm if family == "OR" else None)
+        return self._fitted(f"{family} {name}", target, None)
 
-    def _fitted(self, name: str, target: Callable[[], NDArray], arm: int | None) -> AdditiveNetwork:
-        if name not in self._networks:
-            log = self.log
-            values = np.asarray(target(), dtype=np.float32)
-            keep = slice(None) if arm is None else np.flatnonzero(log.t == arm)
-            self._networks[name], self.histories[name] = self.cache(
-                lambda: self._fit(name, values[keep], keep),
-                fit=name,
-                config=self.config,
-                seed=self.seed,
-                device=self.device.type,
-                data=content_hash(log.x[keep], values[keep], self._space),
+    def _check_loss(self, family: str) -> None:
+        if self.config.loss == "cross_entropy":
+            raise InputError(
+                f"FitConfig.loss of {family}",
+                expected="'squared_error', as weighted outcomes leave [0, 1]",
+                found="'cross_entropy'",
+                advice="Use FitConfig(loss='squared_error').",
             )
+
+    def _propensity_at(self, rows: PairLog) -> NDArray[np.float64]:
+        if rows is self.log:
+            return self.propensity()
+        return np.clip(predict_probability(self.propensity_network(), rows.x), *self.propensity_clip)
+
+    def _fitted(self, name: str, target: Callable[[PairLog], NDArray], arm: int | None) -> AdditiveNetwork:
+        if name not in self._networks:
+            self._networks[name], self.histories[name] = self._made_or_kept(name, target, arm)
         return self._networks[name]
 
-    def _fit(self, name: str, values: NDArray, keep: slice | NDArray) -> tuple[AdditiveNetwork, History]:
-        user, item = columns_on_device(self.log, self.device, keep)
-        generator = derive_generator(self.seed, name, self.device)
-        network = AdditiveNetwork(
-            *self._space,
-            self.config.embedding_k,
-            generator=generator,
-            embedding_sd=self.config.embedding_sd,
+    def _made_or_kept(
+        self, name: str, target: Callable[[PairLog], NDArray], arm: int | None
+    ) -> tuple[AdditiveNetwork, History]:
+        log = self.log
+        if isinstance(log, ParquetLog):
+            return self._fit(name, log.source(target, self.device, arm=arm))
+        keep = slice(None) if arm is None else np.flatnonzero(log.t == arm)
+        values = np.asarray(target(log), dtype=np.float32)[keep]
+        return self.cache(
+            lambda: self._fit(
+                name, (*columns_on_device(log, self.device, keep), torch.tensor(values, device=self.device))
+            ),
+            fit=name,
+            config=self.config,
+            seed=self.seed,
+            device=self.device.type,
+            data=content_hash(log.x[keep], values, self._space),
         )
+
+    def _fit(self, name: str, columns: Sequence[torch.Tensor] | RowSource) -> tuple[AdditiveNetwork, History]:
+        generator = derive_generator(self.seed, name, self.device)
+        network = new_network(AdditiveNetwork, self._space, self.config, generator=generator)
         history = fit_probability(
-            network,
-            user,
-            item,
-            torch.tensor(values, device=self.device),
-            self.config,
-            generator=generator,
-            label=name,
-            progress=self.progress,
+            network, columns, self.config, generator=generator, label=name, progress=self.progress
         )
         return network.compact() if self.cache.keeps else network, history
+
+
+def training_columns(
+    log: IncentiveLog | ParquetLog,
+    target: Callable[[PairLog], NDArray],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Sequence[torch.Tensor] | RowSource:
+    """User, item and a target of each row of a log of pairs, to be trained on.
+
+    Raises
+    ------
+    LogError
+        If the log holds features.
+    """
+    if isinstance(log, ParquetLog):
+        return log.source(target, device, dtype=dtype)
+    return *columns_on_device(log, device), torch.tensor(target(log), dtype=dtype, device=device)
 
 
 def columns_on_device(

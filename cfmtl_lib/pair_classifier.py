@@ -12,10 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.log_columns import check_pairs
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.training import FitConfig, derive_generator, fit_probability
+from cfmtl_lib.training import derive_generator, fit_probability, new_network
 
 NETWORKS = {"additive": AdditiveNetwork, "factorization": FactorizationNetwork}
 
@@ -92,19 +93,11 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
             raise InputError("y", expected="0/1", found=str(target[wrong[0]]), row=int(wrong[0]))
         device = resolve_device(self.device)
         generator = derive_generator(self.seed, f"{self.network} classifier", device)
-        network = kind(
-            n_users,
-            n_items,
-            self.config.embedding_k,
-            generator=generator,
-            embedding_sd=self.config.embedding_sd,
-        )
+        network = new_network(kind, (n_users, n_items), self.config, generator=generator)
         user, item = (torch.tensor(column, device=device) for column in pairs.T)
         self.history_ = fit_probability(
             network,
-            user,
-            item,
-            torch.tensor(target.astype(np.float32), device=device),
+            (user, item, torch.tensor(target.astype(np.float32), device=device)),
             self.config,
             generator=generator,
             label=f"{self.network} classifier",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cfmtl_lib.training import FitConfig
+from cfmtl_lib.fit_config import FitConfig
 
 LABELLINGS = ("code", "text")
 """Which half of the score ranking becomes which stratum: as the authors' code does, or as the text says."""

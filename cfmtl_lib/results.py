@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
+from cfmtl_lib.devices import numba_version
 from cfmtl_lib.errors import ResultsError
 
 VERSIONED = ("cfmtl-companion", "torch", "numpy", "pandas", "scikit-learn", "scipy")
@@ -71,7 +72,8 @@ def environment() -> dict[str, dict[str, Any]]:
     """Versions of what numbers depend on, and the machine they are computed on."""
     return {
         "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in VERSIONED},
+        | {name: importlib.metadata.version(name) for name in VERSIONED}
+        | {"numba": numba_version() or "none"},
         "machine": _machine(),
     }
 

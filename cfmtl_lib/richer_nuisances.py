@@ -14,9 +14,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.pair_classifier import PairClassifier
-from cfmtl_lib.training import FitConfig
 
 FACTORS = FitConfig(
     loss="cross_entropy", embedding_k=16, embedding_sd=0.1, batch_size=2048, tolerance=1e-3, patience=3

@@ -15,6 +15,7 @@ from cfmtl_lib.errors import LogError
 from cfmtl_lib.frames import FrameEncoder, Rows
 from cfmtl_lib.log_columns import check_pairs, checked_x
 from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.parquet_log import ParquetLog
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ This model was fitted on pairs.
     encoder: FrameEncoder | None = None
 
     @classmethod
-    def of(cls, log: IncentiveLog) -> Self:
+    def of(cls, log: IncentiveLog | ParquetLog) -> Self:
         """The schema of a log."""
+        if isinstance(log, ParquetLog):
+            return cls(2, log.pair_space)
         return cls(log.x.shape[1], log.pair_space if log.is_pairs else None, log.encoder)
 
     def matrix(self, x: IncentiveLog | Rows) -> NDArray:

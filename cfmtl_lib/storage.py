@@ -31,12 +31,12 @@ from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, MomentEstimator, Naive, ORNet
 from cfmtl_lib.feature_networks import FeatureConfig
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.model_parts import ArrayStore, describe, restore
 from cfmtl_lib.pair_classifier import PairClassifier
 from cfmtl_lib.protocol import CellWeights
 from cfmtl_lib.results import library_version
 from cfmtl_lib.schema import InputSchema
-from cfmtl_lib.training import FitConfig
 from cfmtl_lib.two_stage import CFMTLv1
 
 FORMAT = "cfmtl_lib model 1"

@@ -1,14 +1,14 @@
-"""The one training loop: mini-batch Adam with the stopping rule of the authors' code."""
+"""The one training loop: epochs of mini-batch Adam with the stopping rule of the authors' code."""
 
 from __future__ import annotations
 
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import count
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,99 +16,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.fit_config import FitConfig, History
+from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork
 from cfmtl_lib.progress import track
-
-LOSSES = ("squared_error", "cross_entropy")
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How one network is fitted. The defaults are those of the paper's baselines.
-
-    Parameters
-    ----------
-    loss : {"squared_error", "cross_entropy"}
-        Of the predicted probability, for NCF and MF. CF-MTL has its own objective and ignores it.
-    embedding_k : int
-        Length of an embedding.
-    embedding_sd : float
-        Standard deviation of the initial embeddings.
-    learning_rate, weight_decay : float
-        Of Adam; the decay is the L2 form (added to the gradient, all parameters).
-    batch_size : int
-        Rows a step. The incomplete last batch of an epoch is dropped, as in the authors' code, unless
-        ``keep_last_batch``; a log smaller than one batch is one batch.
-    tolerance : float
-        An epoch whose training loss fell by less than this share of the last one counts as stalled.
-    patience : int
-        Training stops at the stalled epoch of this number.
-    max_epochs : int
-        Training stops here in any case, with a ``ConvergenceWarning``.
-    patience_resets : bool
-        Count stalled epochs in a row only, as early stopping commonly does. The authors' code never resets
-        its count.
-    keep_last_batch : bool
-        Use the incomplete last batch of an epoch too.
-    validation_share : float
-        Share of the rows, in [0, 1), that is held out of the steps. Where it is not 0, an epoch stalls if the
-        loss of these rows falls by less than ``tolerance`` below its lowest, and the parameters of the
-        lowest are kept. The paper has none: it watches the training loss.
-
-    Raises
-    ------
-    InputError
-        If a value is out of range.
-    """
-
-    loss: str = "squared_error"
-    embedding_k: int = 64
-    embedding_sd: float = 1.0
-    learning_rate: float = 0.01
-    weight_decay: float = 1e-5
-    batch_size: int = 8192
-    tolerance: float = 1e-4
-    patience: int = 7
-    max_epochs: int = 1000
-    patience_resets: bool = False
-    keep_last_batch: bool = False
-    validation_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_choice("loss", self.loss, LOSSES)
-        for name, least in (
-            ("embedding_k", 1),
-            ("batch_size", 1),
-            ("patience", 1),
-            ("max_epochs", 1),
-            ("embedding_sd", 0),
-            ("learning_rate", 0),
-            ("weight_decay", 0),
-        ):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= least):
-                raise InputError(f"FitConfig.{name}", expected=f"a number >= {least}", found=repr(value))
-        if not 0 <= self.validation_share < 1:
-            raise InputError(
-                "FitConfig.validation_share", expected="a number in [0, 1)", found=repr(self.validation_share)
-            )
-
-
-@dataclass
-class History:
-    """What happened in one fit: losses an epoch (sums over steps), and why it ended.
-
-    ``validation_loss`` is empty where no rows were held out.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    converged: bool = False
-    validation_loss: list[float] = field(default_factory=list)
-
-    @property
-    def n_epochs(self) -> int:
-        """Epochs run."""
-        return len(self.loss)
+from cfmtl_lib.row_source import InMemory, RowSource
+from cfmtl_lib.steps import Objective, ProbabilityLoss, steps_for
 
 
 def derive_generator(seed: int, purpose: str, device: torch.device) -> torch.Generator:
@@ -122,10 +35,50 @@ def derive_generator(seed: int, purpose: str, device: torch.device) -> torch.Gen
     return generator
 
 
+Network = TypeVar("Network", AdditiveNetwork, FactorizationNetwork)
+
+
+def new_network(
+    kind: type[Network],
+    pair_space: tuple[int, int],
+    config: FitConfig,
+    *,
+    generator: torch.Generator,
+    **sizes: Any,
+) -> Network:
+    """A new network of pairs with the sizes and in the parametrisation of ``config``.
+
+    Parameters
+    ----------
+    kind : type
+        AdditiveNetwork or FactorizationNetwork.
+    pair_space : (int, int)
+        Number of users and of items.
+    config : FitConfig
+    generator : torch.Generator
+        Source of the initial values; decides the device.
+    **sizes
+        Further arguments of ``kind``.
+    """
+    network = kind(
+        *pair_space, config.embedding_k, generator=generator, embedding_sd=config.embedding_sd, **sizes
+    )
+    return parametrised(network, config)
+
+
+def parametrised(network: Network, config: FitConfig) -> Network:
+    """The same function, to be trained in the parameters that ``config`` names."""
+    if config.parametrisation == "embeddings" or not isinstance(network, AdditiveNetwork):
+        return network
+    small = network.compact()
+    small.weight.requires_grad_(False)
+    return small  # type: ignore[return-value]  # mypy: one of the two
+
+
 def minimise(
     network: nn.Module,
-    objective: Callable[..., Tensor],
-    columns: Sequence[Tensor],
+    objective: Objective,
+    columns: Sequence[Tensor] | RowSource,
     config: FitConfig,
     *,
     generator: torch.Generator,
@@ -141,7 +94,7 @@ def minimise(
         Trained in place.
     objective : callable
         Takes one batch of each column, returns the scalar loss of the batch.
-    columns : sequence of Tensor, each of shape (n, ...)
+    columns : sequence of Tensor, each of shape (n, ...), or RowSource
         Data, on the device of the network.
     config : FitConfig
     generator : torch.Generator
@@ -159,42 +112,36 @@ def minimise(
 
     Raises
     ------
+    InputError
+        If the engine asked for cannot do it, or rows to hold out are not in memory.
     FloatingPointError
         If the loss is no longer finite.
     """
     watched: _Watched | None = None
     if held_out is not None or config.validation_share > 0:
+        if isinstance(columns, RowSource):
+            raise InputError(
+                "FitConfig.validation_share",
+                expected="0 for a log that is read from files",
+                found=repr(config.validation_share),
+                advice="Stop on the training loss, as the paper does, or load the log into memory.",
+            )
         kept, aside = _two_parts(len(columns[0]), held_out, config.validation_share, generator)
         of_these = [column.index_select(0, aside) for column in columns]
         watched = _Watched(network, objective, of_these, config.tolerance)
         columns = [column.index_select(0, kept) for column in columns]
-    n = len(columns[0])
-    batch_size = min(config.batch_size, n)
-    n_used = n if config.keep_last_batch else n // batch_size * batch_size
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(
-        parameters,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=parameters[0].device.type in ("cpu", "cuda"),
-    )
+    take_steps = steps_for(network, objective, config)
+    source = columns if isinstance(columns, RowSource) else InMemory(take_steps.prepared(columns))
+    batch_size = min(config.batch_size, len(source))
     history = History()
     n_stalled = 0
     with _denormals_as_zero():
-        for _ in track(count(), total=None, label=label, enabled=progress):
-            order = torch.randperm(n, generator=generator, device=generator.device)[:n_used]
-            # Laid out once an epoch, a batch is a view and a step gathers nothing but parameters.
-            batches = zip(
-                *(column.index_select(0, order).split(batch_size) for column in columns), strict=True
-            )
-            losses = []
-            for batch in batches:
-                optimiser.zero_grad(set_to_none=True)
-                loss = objective(*batch)
-                loss.backward()
-                optimiser.step()
-                losses.append(loss.detach())
-            epoch_loss = math.fsum(torch.stack(losses).tolist())  # the only wait for the device in an epoch
+        for epoch in track(count(), total=None, label=label, enabled=progress):
+            learning_rate = config.learning_rate * config.learning_rate_decay**epoch
+            losses: list[float] = []
+            for chunk in source.epoch(batch_size, config.keep_last_batch, generator):
+                losses += take_steps(chunk, batch_size, learning_rate)
+            epoch_loss = math.fsum(losses)
             if not math.isfinite(epoch_loss):
                 raise FloatingPointError(
                     f"{label}: the training loss is {epoch_loss} in epoch {history.n_epochs + 1}. "
@@ -248,7 +195,7 @@ class _Watched:
     def __init__(
         self,
         network: nn.Module,
-        objective: Callable[..., Tensor],
+        objective: Objective,
         columns: Sequence[Tensor],
         tolerance: float,
     ) -> None:
@@ -285,9 +232,7 @@ def _denormals_as_zero() -> Iterator[None]:
 
 def fit_probability(
     network: nn.Module,
-    first: Tensor,
-    second: Tensor,
-    target: Tensor,
+    columns: Sequence[Tensor] | RowSource,
     config: FitConfig,
     *,
     generator: torch.Generator,
@@ -297,7 +242,8 @@ def fit_probability(
 ) -> History:
     """Fit sigmoid(network(first, second)) to a target by the loss that ``config`` names.
 
-    First and second are user and item ids, or numbers and codes of features.
+    The columns are first, second and the target; first and second are user and item ids, or numbers and
+    codes of features.
 
     Targets may leave [0, 1] under squared error (inverse-propensity and doubly robust
     pseudo-outcomes do); cross-entropy refuses them.
@@ -305,14 +251,10 @@ def fit_probability(
     Raises
     ------
     InputError
-        If a target outside [0, 1] meets cross-entropy.
+        If a target outside [0, 1] meets cross-entropy; or as :func:`minimise`.
     """
-    if config.loss == "squared_error":
-
-        def objective(one: Tensor, other: Tensor, y: Tensor) -> Tensor:
-            return nn.functional.mse_loss(torch.sigmoid(network(one, other)), y)
-
-    else:
+    if config.loss == "cross_entropy" and not isinstance(columns, RowSource):
+        target = columns[2]
         if bool(((target < 0) | (target > 1)).any()):
             raise InputError(
                 f"target of {label}",
@@ -320,14 +262,10 @@ def fit_probability(
                 found=f"values in [{float(target.min()):g}, {float(target.max()):g}]",
                 advice="Use FitConfig(loss='squared_error') for pseudo-outcomes.",
             )
-
-        def objective(one: Tensor, other: Tensor, y: Tensor) -> Tensor:
-            return nn.functional.binary_cross_entropy_with_logits(network(one, other), y)
-
     return minimise(
         network,
-        objective,
-        (first, second, target),
+        ProbabilityLoss(network, config.loss),
+        columns,
         config,
         generator=generator,
         label=label,

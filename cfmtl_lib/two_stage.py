@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
 from cfmtl_lib.cfmtl import CFMTL
+from cfmtl_lib.conventions import log_of
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.feature_networks import FEATURES, FeatureConfig
+from cfmtl_lib.fit_config import FitConfig, History
 from cfmtl_lib.frames import Rows
 from cfmtl_lib.logs import IncentiveLog
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork
-from cfmtl_lib.nuisances import columns_on_device
+from cfmtl_lib.nuisances import training_columns
+from cfmtl_lib.parquet_log import ParquetLog
 from cfmtl_lib.protocol import PAPER, CellWeights
-from cfmtl_lib.training import FitConfig, History, derive_generator, fit_probability
+from cfmtl_lib.strata import STRATA
+from cfmtl_lib.training import derive_generator, fit_probability, parametrised
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,7 @@ class Pretrained:
 
     Attributes
     ----------
-    log : IncentiveLog
+    log : IncentiveLog or ParquetLog
     settings : dict
         Of the estimator that made it, as far as they matter here.
     propensity : AdditiveNetwork
@@ -38,7 +41,7 @@ class Pretrained:
     histories : dict of str to History
     """
 
-    log: IncentiveLog
+    log: IncentiveLog | ParquetLog
     settings: dict[str, object]
     propensity: AdditiveNetwork
     outcome: FactorizationNetwork
@@ -99,9 +102,19 @@ class CFMTLv1(CFMTL):
                 expected=f"config.embedding_k = {self.config.embedding_k}, as its embeddings are used on",
                 found=str(self.pretraining_outcome.embedding_k),
             )
+        if self.frozen and self.config.parametrisation == "additive":
+            raise InputError(
+                "frozen",
+                expected="False with config.parametrisation='additive', which leaves no embeddings",
+                found="True",
+            )
 
     def fit(
-        self, x: IncentiveLog | Rows, y: ArrayLike | None = None, *, pretrained: Pretrained | None = None
+        self,
+        x: IncentiveLog | ParquetLog | Rows,
+        y: ArrayLike | None = None,
+        *,
+        pretrained: Pretrained | None = None,
     ) -> Self:
         """Pre-train, then fit strata and propensity.
 
@@ -125,7 +138,7 @@ class CFMTLv1(CFMTL):
             As :meth:`cfmtl_lib.cfmtl.CFMTL.fit`; or if embeddings differ in length, or ``pretrained`` belongs
             to another log or other settings.
         """
-        log = IncentiveLog.of(x, y)
+        log = log_of(x, y)
         if pretrained is not None:
             for what, found, expected in (
                 ("of this log", pretrained.log is log, True),
@@ -145,20 +158,22 @@ class CFMTLv1(CFMTL):
                 "propensity": self.pretraining_propensity.loss,
                 "outcome": self.pretraining_outcome.loss,
             }
+            assert isinstance(log, IncentiveLog)  # logs in files are of pairs
             return self._fit_features(log, device, pretraining_losses=losses, frozen=self.frozen)
         first = self.pretrain(log) if pretrained is None else pretrained
-        network = self._start(log, device)
-        assert isinstance(network.strata, AdditiveNetwork)
+        on_embeddings = replace(self.config, parametrisation="embeddings")
+        strata = self._additive(log, on_embeddings, "strata", device, len(STRATA))
         # Trained on below, hence copies: others may start from the same first stage.
-        network.propensity = copy.deepcopy(first.propensity)
-        network.strata.user = nn.Parameter(first.outcome.user.detach().clone())
-        network.strata.item = nn.Parameter(first.outcome.item.detach().clone())
+        strata.user = nn.Parameter(first.outcome.user.detach().clone())
+        strata.item = nn.Parameter(first.outcome.item.detach().clone())
+        propensity = copy.deepcopy(first.propensity)
         if self.frozen:
-            for fixed in (network.strata.user, network.strata.item, *network.propensity.parameters()):
+            for fixed in (strata.user, strata.item, *propensity.parameters()):
                 fixed.requires_grad_(False)
+        network = self._cells(parametrised(strata, self.config), parametrised(propensity, self.config))
         return self._fit_cells(log, network, first.histories, device)
 
-    def pretrain(self, log: IncentiveLog) -> Pretrained:
+    def pretrain(self, log: IncentiveLog | ParquetLog) -> Pretrained:
         """The first stage on pairs alone, for several second stages to start from.
 
         Returns
@@ -172,8 +187,7 @@ class CFMTLv1(CFMTL):
         """
         self._check()
         device = resolve_device(self.device)
-        user, item = columns_on_device(log, device)
-        propensity = self._additive(log, self.config, "propensity", device)
+        propensity = self._additive(log, self.pretraining_propensity, "propensity", device)
         outcome = FactorizationNetwork(
             *log.pair_space,
             self.config.embedding_k,
@@ -183,17 +197,15 @@ class CFMTLv1(CFMTL):
         histories = {
             stage: fit_probability(
                 fitted,
-                user,
-                item,
-                torch.tensor(target, dtype=torch.float32, device=device),
+                training_columns(log, target, device),
                 config,
                 generator=derive_generator(self.seed, f"CFMTLv1 {stage} batches", device),
                 label=f"CFMTLv1 {stage}",
                 progress=self.progress,
             )
             for stage, fitted, target, config in (
-                ("propensity", propensity, log.t, self.pretraining_propensity),
-                ("outcome", outcome, log.y, self.pretraining_outcome),
+                ("propensity", propensity, lambda rows: rows.t, self.pretraining_propensity),
+                ("outcome", outcome, lambda rows: rows.y, self.pretraining_outcome),
             )
         }
         return Pretrained(log, self._pretraining_settings(), propensity, outcome, histories)

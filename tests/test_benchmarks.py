@@ -124,9 +124,7 @@ def test_a_whole_fit_runs_the_same_epochs_to_the_same_losses(pairs, outcome):
     x = torch.from_numpy(pairs)
     history = fit_probability(
         network,
-        x[:, 0],
-        x[:, 1],
-        torch.from_numpy(outcome),
+        (x[:, 0], x[:, 1], torch.from_numpy(outcome)),
         config,
         generator=derive_generator(0, "batches", CPU),
         label="fit",

@@ -102,8 +102,10 @@ def test_v1_trains_its_first_models_on_unless_frozen(frozen, study):
     outcome = FactorizationNetwork(80, 60, 8, generator=derive_generator(0, "CFMTLv1 outcome", CPU))
     cf.training.fit_probability(
         outcome,
-        *cf.nuisances.columns_on_device(study.train, CPU),
-        torch.tensor(study.train.y, dtype=torch.float32),
+        (
+            *cf.nuisances.columns_on_device(study.train, CPU),
+            torch.tensor(study.train.y, dtype=torch.float32),
+        ),
         SHORT,
         generator=derive_generator(0, "CFMTLv1 outcome batches", CPU),
         label="outcome",

@@ -20,7 +20,7 @@ import cfmtl_lib as cf
 from cfmtl_lib import storage
 from cfmtl_lib.datasets.campaign import FEATURES
 from cfmtl_lib.errors import LogError
-from cfmtl_lib.training import FitConfig
+from cfmtl_lib.fit_config import FitConfig
 
 LOGISTIC = LogisticRegression(max_iter=500)
 

@@ -184,7 +184,7 @@ def test_both_networks_train_and_predict_on_another_device(kind, loss, on_meta):
     config = cf.FitConfig(loss=loss, embedding_k=3, batch_size=8)
     target = torch.zeros(20, device=meta)
     fit_probability(
-        network, user, item, target, config, generator=derive_generator(0, "b", meta), label="fit"
+        network, (user, item, target), config, generator=derive_generator(0, "b", meta), label="fit"
     )
     assert predict_probability(network, [[0, 0], [6, 4]]).tolist() == [0.5, 0.5]
 

@@ -290,9 +290,7 @@ def test_each_moment_is_the_fit_to_its_target(family, name, study, nuisances):
     user, item = (torch.tensor(column, dtype=torch.int32) for column in log.x[rows].T)
     fit_probability(
         network,
-        user,
-        item,
-        torch.tensor(target[rows].astype(np.float32)),
+        (user, item, torch.tensor(target[rows].astype(np.float32))),
         SMALL,
         generator=generator,
         label="by hand",

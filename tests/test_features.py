@@ -18,8 +18,8 @@ from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.feature_cells import held_out_rows
 from cfmtl_lib.feature_networks import N_KNOTS, FeatureScaler
 from cfmtl_lib.feature_nuisances import FeatureNuisances
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.learners import MOST_LEVELS, default_classifier, suited
-from cfmtl_lib.training import FitConfig
 
 QUICK = cf.FeatureConfig(
     hidden=(16,),

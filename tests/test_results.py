@@ -90,7 +90,7 @@ def test_record_says_where_numbers_come_from():
     assert record["data_fingerprint"] == "f" * 64
     assert record["wall_seconds"] >= 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record["written"])
-    assert record["versions"].keys() == {"python", *VERSIONED}
+    assert record["versions"].keys() == {"python", *VERSIONED, "numba"}
     assert record["versions"]["torch"] == importlib.metadata.version("torch")
     assert record["machine"].keys() == {"system", "architecture", "processor", "cores", "memory_gib"}
     assert record["machine"]["cores"] == os.cpu_count() and record["machine"]["memory_gib"] > 0

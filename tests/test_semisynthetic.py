@@ -94,9 +94,10 @@ def fits(monkeypatch):
     made = []
     real = module.fit_probability
 
-    def recorded(network, user, item, target, config, **options):
+    def recorded(network, columns, config, **options):
+        user, item, target = columns
         made.append((network, config, torch.stack([user, item], 1).numpy(), target.numpy()))
-        return real(network, user, item, target, config, **options)
+        return real(network, columns, config, **options)
 
     monkeypatch.setattr(module, "fit_probability", recorded)
     return made

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 import cfmtl_lib as cf
 from cfmtl_lib import model_parts, storage
 from cfmtl_lib.errors import InputError, ModelFileError
-from cfmtl_lib.training import FitConfig
+from cfmtl_lib.fit_config import FitConfig
 
 SMALL = FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 FEW = cf.FeatureConfig(

@@ -6,8 +6,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork
-from cfmtl_lib.training import FitConfig, derive_generator, fit_probability, minimise
+from cfmtl_lib.training import derive_generator, fit_probability, minimise
 
 CPU = torch.device("cpu")
 
@@ -105,7 +106,7 @@ def fit(kind, config, seed=0, **more):
     network = kind(20, 15, config.embedding_k, generator=generator)
     user, item, y, _ = toy()
     history = fit_probability(
-        network, user, item, more.get("target", y), config, generator=generator, label="toy"
+        network, (user, item, more.get("target", y)), config, generator=generator, label="toy"
     )
     return network, history
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,13 +14,12 @@ from cfmtl_lib.datasets.ratings import Ratings
 from cfmtl_lib.datasets.study import LabelledPairs, Study, split_and_treat
 from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import StudyError, check_choice
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER, Protocol
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, COUPON_TAKER, NEVER_BUYER, NEVER_TAKER
 from cfmtl_lib.threads import side_by_side
-from cfmtl_lib.training import FitConfig, derive_generator, fit_probability
-
-Network = TypeVar("Network", AdditiveNetwork, FactorizationNetwork)
+from cfmtl_lib.training import Network, derive_generator, fit_probability, new_network
 
 UPPER_LOWER = {
     "code": {"observed": (COUPON_BUYER, ALWAYS_BUYER), "unobserved": (NEVER_BUYER, NEVER_TAKER)},
@@ -95,14 +94,8 @@ def fit_construction(
 
     def fitted(kind: type[Network], config: FitConfig, purpose: str) -> Network:
         generator = derive_generator(seed, purpose, torch_device)
-        network = kind(
-            ratings.n_users,
-            ratings.n_items,
-            config.embedding_k,
-            generator=generator,
-            embedding_sd=config.embedding_sd,
-        )
-        fit_probability(network, *columns, config, generator=generator, label=purpose, progress=progress)
+        network = new_network(kind, (ratings.n_users, ratings.n_items), config, generator=generator)
+        fit_probability(network, columns, config, generator=generator, label=purpose, progress=progress)
         return network
 
     jobs: list[Callable[[], AdditiveNetwork | FactorizationNetwork]] = [
