@@ -43,6 +43,7 @@ from cfmtl_lib.errors import (
 from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
 from cfmtl_lib.feature_networks import FeatureConfig
 from cfmtl_lib.fit_config import FitConfig
+from cfmtl_lib.fit_variants import fit_variants
 from cfmtl_lib.fitcache import FitCache
 from cfmtl_lib.frames import FrameEncoder
 from cfmtl_lib.logs import IncentiveLog
@@ -140,6 +141,7 @@ __all__ = [
     "expected_reward",
     "expected_spend",
     "fit_methods",
+    "fit_variants",
     "load",
     "load_ratings",
     "load_study",

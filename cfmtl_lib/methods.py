@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cfmtl_lib.cells import CellNetwork
 from cfmtl_lib.cfmtl import CFMTL
@@ -26,6 +26,7 @@ from cfmtl_lib.estimators import (
     Naive,
     ORNet,
 )
+from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.fitcache import FitCache, content_hash
 from cfmtl_lib.nuisances import PairNuisances
 from cfmtl_lib.protocol import PAPER
@@ -96,7 +97,7 @@ ABLATIONS = {
 """The rows of Tables 5 and 6 in the order of print, for both forms of CF-MTL; the fourth leaves out none."""
 
 
-def estimator(name: str, *, device: str = "auto", seed: int = 0) -> Estimator:
+def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings: Any) -> Estimator:
     """An unfitted estimator with the published settings.
 
     Parameters
@@ -105,6 +106,9 @@ def estimator(name: str, *, device: str = "auto", seed: int = 0) -> Estimator:
         From :data:`METHODS`, :data:`NET_METHODS` or :data:`ABLATIONS`.
     device : str
     seed : int
+    **fit_settings
+        To be changed in every :class:`~cfmtl_lib.fit_config.FitConfig` of the estimator, such as
+        ``parametrisation="additive"``.
 
     Raises
     ------
@@ -112,7 +116,13 @@ def estimator(name: str, *, device: str = "auto", seed: int = 0) -> Estimator:
         If the name is unknown.
     """
     known = {**{name: row.estimator for name, row in ABLATIONS.items()}, **METHODS, **NET_METHODS}
-    return known[check_choice("method", name, known)](device=device, seed=seed)
+    model = known[check_choice("method", name, known)](device=device, seed=seed)
+    configs = {
+        key: replace(value, **fit_settings)
+        for key, value in model.get_params(deep=False).items()
+        if isinstance(value, FitConfig)
+    }
+    return model.set_params(**configs)
 
 
 def fit_methods(
@@ -123,6 +133,7 @@ def fit_methods(
     seed: int = 0,
     n_jobs: int = 1,
     cache: FitCache | None = None,
+    **fit_settings: Any,
 ) -> dict[str, Estimator]:
     """Fit methods to the training log of a study; what they have in common is fitted once.
 
@@ -137,6 +148,8 @@ def fit_methods(
         Fits side by side, each on one thread. What is fitted does not depend on it.
     cache : FitCache, optional
         Where fits are kept.
+    **fit_settings
+        As in :func:`estimator`.
 
     Returns
     -------
@@ -148,7 +161,7 @@ def fit_methods(
     UnknownNameError
         If a name is unknown.
     """
-    models = {name: estimator(name, device=device, seed=seed) for name in names}
+    models = {name: estimator(name, device=device, seed=seed, **fit_settings) for name in names}
     cache = FitCache() if cache is None else cache
     of_moments = [model for model in models.values() if isinstance(model, MomentEstimator)]
     v1 = [model for model in models.values() if isinstance(model, CFMTLv1)]

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from cfmtl_lib.log_columns import check_pairs
 
 ROWS_PER_PREDICTION = 1 << 18
-"""Rows predicted at once: bounds memory without costing time."""
+"""Rows predicted at once where a row is a few numbers: bounds memory without costing time."""
+
+ROWS_OF_EMBEDDINGS = 1 << 15
+"""The same where a row is two embeddings: more would leave the processor's cache, and take twice the time."""
 
 
 class PairNetwork(nn.Module):
@@ -181,8 +184,9 @@ def predict_probability(network: AdditiveNetwork | FactorizationNetwork, x: Arra
     pairs = torch.from_numpy(check_pairs(x, network.n_users, network.n_items))
     device = network.user.device
     parts = []
+    n_rows = ROWS_PER_PREDICTION if isinstance(network, AdditiveNetwork) else ROWS_OF_EMBEDDINGS
     with torch.no_grad():
-        for chunk in pairs.split(ROWS_PER_PREDICTION):
+        for chunk in pairs.split(n_rows):
             logits = network(chunk[:, 0].to(device), chunk[:, 1].to(device))
             # float64 after the copy: not every accelerator has it.
             logits = logits.cpu().double()

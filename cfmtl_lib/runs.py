@@ -148,8 +148,8 @@ class OpenStudy:
             "construction": study.construction,
         }
 
-    def fitted(self, names: Sequence[str]) -> dict[str, Estimator]:
-        """Methods fitted with the seed of the study."""
+    def fitted(self, names: Sequence[str], **fit_settings: Any) -> dict[str, Estimator]:
+        """Methods fitted with the seed of the study; see :func:`~cfmtl_lib.methods.fit_methods`."""
         return fit_methods(
             self.study,
             names,
@@ -157,6 +157,7 @@ class OpenStudy:
             seed=self.study.seed,
             n_jobs=self.n_jobs,
             cache=self.cache,
+            **fit_settings,
         )
 
 

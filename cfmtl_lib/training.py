@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
@@ -85,6 +85,7 @@ def minimise(
     label: str,
     progress: bool = False,
     held_out: NDArray[np.bool_] | None = None,
+    after_epoch: Callable[[History], None] | None = None,
 ) -> History:
     """Minimise ``objective(*batch of columns)`` over the parameters of ``network`` that want a gradient.
 
@@ -105,6 +106,8 @@ def minimise(
         Say on stderr how far it is.
     held_out : ndarray of shape (n,), bool, optional
         Rows to stop on instead of to learn from; drawn where ``config`` asks for a share and none are given.
+    after_epoch : callable, optional
+        Called with the history so far, to look at the network while it is trained.
 
     Returns
     -------
@@ -159,6 +162,8 @@ def minimise(
             elif config.patience_resets:
                 n_stalled = 0
             history.loss.append(epoch_loss)
+            if after_epoch is not None:
+                after_epoch(history)
             if n_stalled == config.patience:
                 history.converged = True
                 break

@@ -373,3 +373,12 @@ def test_unknown_names_are_refused_before_any_fit(change, message, fits):
 def test_fits_side_by_side_change_no_bit():
     for one, two in zip(everything(study()), everything(study(n_jobs=2)), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 501])
+def test_halves_are_those_of_a_stable_sort(n):
+    score = np.round(np.random.default_rng(n).random(n), 1)  # with many ties
+    ascending = np.argsort(score, kind="stable")
+    expected = np.zeros(n, dtype=bool)
+    expected[ascending[: n // 2]] = True
+    np.testing.assert_array_equal(module._lower_half(score), expected)

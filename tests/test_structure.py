@@ -57,6 +57,7 @@ FLOORS = (
     (
         "runs",
         "tables",
+        "fit_variants",
         "sensitivity",
         "identification",
         "loss_weights",

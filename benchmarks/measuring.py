@@ -1,0 +1,147 @@
+"""What the benchmarks have in common: clocks, peak memory, processes of their own, made-up ratings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
+
+from cfmtl_lib.datasets.catalog import CATALOG
+from cfmtl_lib.datasets.ratings import Ratings, load_ratings
+from cfmtl_lib.datasets.semisynthetic import semisynthetic
+from cfmtl_lib.methods import fit_methods
+from cfmtl_lib.protocol import PAPER, ConstructionFits
+from cfmtl_lib.threads import load_before_threads
+
+SIMULATED = "simulated-ratings"
+
+
+def say(line: str) -> None:
+    """One line of progress on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def peak_memory_gb() -> float:
+    """Largest resident memory of this process so far, in 10^9 bytes."""
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def apart(script: str, arguments: Sequence[str], part: str) -> dict[str, Any]:
+    """What ``script --only part`` prints as JSON, run in a process of its own.
+
+    A process starts with the peak of the one that started it, so the one that calls this must stay small.
+    """
+    done = subprocess.run(
+        [sys.executable, str(Path(script).resolve()), *arguments, "--only", part],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def simulated_ratings(
+    n_users: int = 120, n_items: int = 110, n_ratings: int = 6600, seed: int = 0
+) -> Ratings:
+    """A small table of stars that users and items explain in part, for trials of the benchmarks."""
+    rng = np.random.default_rng([seed, 2])
+    codes = rng.choice(n_users * n_items, size=n_ratings, replace=False)
+    user, item = np.divmod(codes, n_items)
+    liking = expit(rng.normal(0.3, 1, n_users)[user] + rng.normal(0, 1, n_items)[item])
+    stars = 1 + rng.binomial(4, liking)
+    return Ratings(user, item, stars, n_users=n_users, n_items=n_items, name=SIMULATED)
+
+
+def load_kernels() -> float:
+    """Let numba compile its kernels, or load those that it kept; returns the seconds that took.
+
+    It is done once in a process, and compiling once on a machine: no part of a fit's time.
+    """
+    protocol = replace(
+        PAPER,
+        construction={
+            name: ConstructionFits(
+                replace(pair.labelling, max_epochs=1), replace(pair.assignment, max_epochs=1)
+            )
+            for name, pair in PAPER.construction.items()
+        },
+    )
+
+    def small_fits() -> None:
+        study = semisynthetic(simulated_ratings(30, 20, 300), device="cpu", protocol=protocol)
+        fit_methods(study, ["OR", "CF-MTL"], device="cpu", max_epochs=1)
+
+    load_before_threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # one epoch is no fit
+        return seconds_of(small_fits)
+
+
+def ratings_of(options: argparse.Namespace) -> Ratings:
+    """The ratings that the options of a command name."""
+    if options.dataset == SIMULATED:
+        return simulated_ratings(seed=options.seed)
+    return load_ratings(options.dataset, options.data_dir, seed=options.seed)
+
+
+def public_command(script: str, options: argparse.Namespace, *more: str) -> str:
+    """The command that makes the numbers again, without the paths of this machine."""
+    folder = ["--data-dir PATH"] if options.data_dir is not None else []
+    words = [
+        f"python benchmarks/{Path(script).name} --dataset {public_name(options.dataset)}",
+        *folder,
+        "--results-dir results",
+        f"--seed {options.seed} --threads {options.threads} --rounds {options.rounds}",
+        *more,
+    ]
+    return " ".join(words)
+
+
+def public_name(dataset: str) -> str:
+    """The dataset's name, or PATH for a path."""
+    return dataset if dataset in (*CATALOG, SIMULATED) else "PATH"
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, found {text}")
+    return value
+
+
+def parser_of(description: str, *, rounds: int) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=description)
+    names = ", ".join((*CATALOG, SIMULATED))
+    parser.add_argument("--dataset", default="ml-1m", help=f"{names}, or the path of a ratings table")
+    parser.add_argument("--data-dir", help="folder that holds the file of the dataset")
+    parser.add_argument("--results-dir", default="results", help="tables go to its folder benchmarks/")
+    parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="all cores if left out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=positive, default=rounds, help="of everything, in turn")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    return parser
