@@ -15,8 +15,13 @@ from cfmtl_lib.tables import METHODS
 from cfmtl_lib.training import derive_generator, fit_probability
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import gpu
+import measuring
 import reference_loop as plain
+import scaling
+import stages
 import table4_speed
+import time_to_reward
 
 CPU = torch.device("cpu")
 N_USERS, N_ITEMS, K, N = 11, 9, 4, 400
@@ -153,7 +158,7 @@ def test_rewards_and_allocation_are_those_of_the_library():
 
 
 def test_the_construction_has_the_strata_of_the_library():
-    ratings = table4_speed.simulated_ratings(30, 20, 300)
+    ratings = measuring.simulated_ratings(30, 20, 300)
     protocol = cf.Protocol(
         construction={"authors": cf.protocol.ConstructionFits(*2 * [cf.FitConfig(tolerance=1e-2)])}
     )
@@ -186,7 +191,7 @@ def test_the_construction_has_the_strata_of_the_library():
 
 
 def test_the_reference_covers_the_nine_methods_and_leaves_the_global_generator_alone():
-    ratings = table4_speed.simulated_ratings(30, 20, 300)
+    ratings = measuring.simulated_ratings(30, 20, 300)
     before = torch.get_rng_state()
     stages = []
     done = plain.run(ratings, max_epochs=2, on_stage=lambda stage, seconds: stages.append(stage))
@@ -197,27 +202,115 @@ def test_the_reference_covers_the_nine_methods_and_leaves_the_global_generator_a
     assert plain.run(ratings, max_epochs=2).rewards == done.rewards
 
 
+def test_all_three_ways_to_the_unrated_pairs_agree():
+    ratings = measuring.simulated_ratings(30, 20, 300)
+    by_mask, by_lists = plain.unrated_by_mask(ratings), plain.unrated_by_lists(ratings)
+    np.testing.assert_array_equal(by_mask, by_lists)
+    rated = set(map(tuple, ratings.pairs.tolist()))
+    assert len(by_mask) == 600 - 300 and not rated & set(map(tuple, by_mask.tolist()))
+
+
+def test_the_two_stage_method_can_be_left_out():
+    ratings = measuring.simulated_ratings(30, 20, 300)
+    done = plain.run(ratings, max_epochs=2, two_stage=False)
+    assert list(done.rewards) == table4_speed.EIGHT == [name for name in METHODS if name != "CF-MTL-v1"]
+    assert len(done.epochs) == 11
+
+
+COMMON = ["--dataset", "simulated-ratings", "--threads", "1", "--rounds", "1"]
+
+
 @pytest.mark.slow
-def test_the_script_measures_both_and_writes_its_files(tmp_path, capfd):
-    arguments = ["--dataset", "simulated-ratings", "--threads", "1", "--results-dir", str(tmp_path)]
-    assert table4_speed.main(arguments) == 0
+def test_the_script_measures_all_three_and_writes_its_files(tmp_path, capfd):
+    assert table4_speed.main([*COMMON, "--results-dir", str(tmp_path)]) == 0
     out, err = capfd.readouterr()
     assert "Warning" not in err
-    assert "total time, reference / library" in out and "one scenario (coupon), the library both" in out
+    assert "How many times faster than the reference (one scenario there, both here)" in out
     assert "library: construction took" in err and "reference: methods took" in err
 
     table, record = load_results(tmp_path / "benchmarks", "table4_speed")
-    assert list(table) == ["implementation", "stage", "seconds", "peak_memory_gb"]
+    assert list(table) == ["implementation", "round", "stage", "seconds", "peak_memory_gb"]
     assert table.groupby("implementation")["stage"].apply(list).to_dict() == {
-        name: ["construction", "methods", "total"] for name in ("library", "reference")
+        name: ["construction", "methods", "total"] for name in ("additive", "library", "reference")
     }
     assert (table["seconds"] > 0).all() and table["peak_memory_gb"].between(0.05, 50).all()
     assert record["threads"] == 1
-    assert record["data_fingerprint"] == table4_speed.simulated_ratings().fingerprint
+    assert record["data_fingerprint"] == measuring.simulated_ratings().fingerprint
     assert str(tmp_path) not in json.dumps(record)
     assert {name: sorted(found) for name, found in record["rewards"].items()} == {
+        "additive": ["cash", "coupon"],
         "library": ["cash", "coupon"],
         "reference": ["coupon"],
     }
     for found in record["rewards"].values():
-        assert list(found["coupon"]) == list(METHODS)
+        assert list(found["coupon"]) == table4_speed.EIGHT
+
+
+@pytest.mark.slow
+def test_stages_and_their_roofline(tmp_path, capsys):
+    assert stages.main([*COMMON, "--results-dir", str(tmp_path)]) == 0
+    assert "Times faster than the reference" in capsys.readouterr().out
+    table, record = load_results(tmp_path / "benchmarks", "stages")
+    assert list(table) == ["stage", "implementation", "round", "seconds"]
+    fits = {f"{kind} epoch" for kind in ("NCF", "MF", "MF of the construction", "CF-MTL")}
+    assert fits < set(table["stage"]) and (table["seconds"] > 0).all()
+    roofline, _ = load_results(tmp_path / "benchmarks", "roofline")
+    np.testing.assert_allclose(
+        roofline["gigabytes"],
+        [stages.bytes_of_epoch(kind, record["rows"], (120, 110)) / 1e9 for kind in ("NCF", "MF", "CF-MTL")],
+        atol=1e-4,
+    )
+
+
+def test_bytes_of_an_epoch_counted_by_hand():
+    # Two steps of 8192 rows; tables of 10 users and 6 items, 64 floats each: 4096 bytes.
+    steps = 2
+    row = 16 + 3 * (8 + 4)
+    assert stages.bytes_of_epoch("NCF", 20_000, (10, 6)) == steps * (7 * 4096 + 8192 * row)
+    assert stages.bytes_of_epoch("CF-MTL", 20_000, (10, 6)) == steps * (14 * 4096 + 8192 * (row - 9))
+
+
+def test_rows_for_scaling_are_a_log_in_memory_and_in_files(tmp_path):
+    rows = scaling.simulated_rows(5000, 40, 30, 0)
+    log = scaling.log_of(rows, 40, 30)
+    assert log.pair_space == (40, 30) and 0.2 < log.t.mean() < 0.8 and log.c.any()
+    scaling.write(1000, tmp_path, 0)
+    again = cf.ParquetLog(tmp_path, n_users=scaling.N_USERS, n_items=scaling.N_ITEMS)
+    assert len(again) == 1000
+    with pytest.warns(UserWarning) as caught:
+        found = scaling.measure("rows in files", 1, tmp_path, 0, 1, 1000)
+    assert all("max_epochs" in str(warning.message) for warning in caught)
+    assert found["rows"] == 1000 and found["seconds_an_epoch"] > 0
+
+
+@pytest.mark.slow
+def test_curves_of_time_to_reward(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        time_to_reward, "VARIANTS", {"fast": {"tolerance": 1e-1}, "additive": {"parametrisation": "additive"}}
+    )
+    assert time_to_reward.main([*COMMON, "--results-dir", str(tmp_path)]) == 0
+    table, _ = load_results(tmp_path / "benchmarks", "time_to_reward")
+    for _, curve in table.groupby("variant"):
+        assert curve["epoch"].tolist() == list(range(1, len(curve) + 1))
+        assert curve["seconds"].is_monotonic_increasing
+        assert curve["held_out_loss"].min() < curve["held_out_loss"].iloc[0]
+
+
+def test_the_gpu_script_on_the_cpu(capsys):
+    small = ["--device", "cpu", "--rows", "600", "--users", "20", "--items", "15", "--batch", "128"]
+    assert gpu.main(small) == 0
+    assert "cpu computes what the CPU computes." in capsys.readouterr().out
+
+
+def test_the_gpu_script_notices_a_difference(monkeypatch, capsys):
+    real, calls = gpu.fit, []
+
+    def off(kind, device, *rest, **options):
+        losses, parameters, seconds = real(kind, device, *rest, **options)
+        calls.append(kind)
+        return ([loss * (1 + 1e-5 * len(calls)) for loss in losses], parameters, seconds)
+
+    monkeypatch.setattr(gpu, "fit", off)
+    small = ["--device", "cpu", "--rows", "600", "--users", "20", "--items", "15", "--batch", "128"]
+    assert gpu.main(small) == 1
+    assert "does not compute what the CPU computes" in capsys.readouterr().err
