@@ -29,9 +29,15 @@ EPSILON = 1e-8
 def kernel(function: Callable) -> Any:
     """Compile a function at its first call, and keep the machine code beside the module."""
     # The numpy error model divides without asking for zero, or no loop with a division would use vectors.
-    return numba.njit(
-        nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
-    )(function)
+    options = {
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    }
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder to keep it in can be written to
+        return numba.njit(**options)(function)
 
 
 ROWS_A_PASS = 32

@@ -1,7 +1,7 @@
 """Gradient steps on batches: by autograd on any device, or compiled on a CPU.
 
 The plain path is PyTorch: it runs on every device, fits every network, and defines what a fit is. Where numba
-is installed (``pip install 'cfmtl-companion[fast]'``), networks of pairs on a CPU take their steps in
+is installed (``pip install numba``, or the extra ``fast``), networks of pairs on a CPU take their steps in
 :mod:`cfmtl_lib.compiled`; tests hold both against each other.
 """
 
@@ -267,7 +267,7 @@ def steps_for(network: nn.Module, objective: Objective, config: FitConfig) -> St
             "FitConfig.engine 'compiled'",
             expected="numba, and a network of pairs on the CPU, all of it trained by a loss of the paper",
             found=obstacle,
-            advice="Use engine='auto', or install numba: pip install 'cfmtl-companion[fast]'.",
+            advice="Use engine='auto', or install numba: pip install numba.",
         )
     return AutogradSteps(network, objective, config)
 

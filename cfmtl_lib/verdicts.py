@@ -227,7 +227,7 @@ def facts(results_root: str | Path) -> dict[str, Fact]:
     """
     root = Path(results_root)
     found: dict[str, Fact] = {}
-    for collect in (_facts_of_tables, _facts_of_methods, _facts_of_values, _facts_of_cost):
+    for collect in (_facts_of_tables, _facts_of_methods, _facts_of_values, _facts_of_cost, _facts_of_speed):
         found |= collect(root)
     return found
 
@@ -337,3 +337,30 @@ def _facts_of_cost(root: Path) -> dict[str, Fact]:
         "table4-machine": f"{record['machine']['cores']} cores and {record['machine']['memory_gib']:.0f} GiB",
     }
     return _as_facts({"ml-1m/table4.csv": texts})
+
+
+def _facts_of_speed(root: Path) -> dict[str, Fact]:
+    speed, _ = load_results(root / "benchmarks", "table4_speed")
+    total = speed[speed["stage"] == "total"].groupby("implementation")
+    seconds, memory = total["seconds"].median(), total["peak_memory_gb"].max()
+    same, _ = load_results(root / "benchmarks", "same_results")
+    moved = ((same["mean_now"] - same["mean_before"]) / same["standard_error"]).abs()
+    scaling, _ = load_results(root / "benchmarks", "scaling")
+    files = scaling[scaling["axis"] == "rows in files"].groupby("rows")["peak_memory_gb"].median()
+    texts = {
+        "benchmarks/table4_speed.csv": {
+            "speed-library": f"{seconds['reference'] / seconds['library']:.1f}",
+            "speed-additive": f"{seconds['reference'] / seconds['additive']:.1f}",
+            "speed-library-seconds": f"{seconds['library']:.0f} s",
+            "speed-memory": f"{memory['library']:.2f} GB",
+        },
+        "benchmarks/same_results.csv": {
+            "speed-largest-move": f"{moved.max():.2f}",
+            "speed-moves": f"{len(moved)}",
+        },
+        "benchmarks/scaling.csv": {
+            "files-rows": f"{files.index.max() / 1e6:.0f} million",
+            "files-memory": f"{files[files.index.max()]:.2f} GB",
+        },
+    }
+    return _as_facts(texts)

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import gpu
 import measuring
 import reference_loop as plain
+import same_results
 import scaling
 import stages
 import table4_speed
@@ -314,3 +316,15 @@ def test_the_gpu_script_notices_a_difference(monkeypatch, capsys):
     small = ["--device", "cpu", "--rows", "600", "--users", "20", "--items", "15", "--batch", "128"]
     assert gpu.main(small) == 1
     assert "does not compute what the CPU computes" in capsys.readouterr().err
+
+
+def test_means_of_two_runs_in_standard_errors():
+    key = {"labelling": "code", "construction": "authors", "scenario": "coupon", "method": "OR"}
+    before = pd.DataFrame(
+        [key | {"seed": k, "reward": value} for k, value in enumerate((1.0, 3.0, 5.0, 7.0))]
+    )
+    other = pd.DataFrame([key | {"labelling": "text", "seed": 0, "reward": 99.0}])
+    now = before.assign(reward=before["reward"] + 0.5)
+    (row,) = same_results.compare(pd.concat([before, other]), now).to_dict("records")
+    assert (row["mean_before"], row["mean_now"], row["seeds"]) == (4.0, 4.5, 4)
+    assert row["standard_error"] == pytest.approx(np.std([1, 3, 5, 7], ddof=1) / 2)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from cfmtl_lib import training
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.fit_config import FitConfig
 from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork
@@ -86,6 +87,10 @@ def test_a_loss_that_is_not_finite_is_an_error():
         {"learning_rate": -1},
         {"weight_decay": math.nan},
         {"patience": 0},
+        {"engine": "gpu"},
+        {"parametrisation": "factors"},
+        {"learning_rate_decay": 0},
+        {"learning_rate_decay": 1.1},
     ],
 )
 def test_bad_settings_are_refused(change):
@@ -246,3 +251,36 @@ def test_a_share_is_drawn_where_no_rows_are_named():
     assert len(watched) == 5 and learnt | watched == set(range(20)) and not learnt & watched
     with pytest.raises(InputError, match="validation_share"):
         FitConfig(validation_share=1.0)
+
+
+def test_the_learning_rate_decays_by_the_epoch(monkeypatch):
+    rates = []
+
+    class Recorded:
+        def prepared(self, columns):
+            return list(columns)
+
+        def __call__(self, columns, batch_size, learning_rate):
+            rates.append(learning_rate)
+            return [1.0]
+
+    monkeypatch.setattr(training, "steps_for", lambda *_: Recorded())
+    for decay, expected in ((1.0, [0.01] * 4), (0.5, [0.01, 0.005, 0.0025, 0.00125])):
+        rates.clear()
+        run([], learning_rate_decay=decay, patience=3, tolerance=0.5)
+        assert rates == pytest.approx(expected)
+
+
+def test_someone_may_look_after_each_epoch():
+    seen = []
+    model = Scripted([3.0, 2.0, 2.0, 2.0])
+    history = minimise(
+        model,
+        model.objective,
+        (torch.arange(4),),
+        FitConfig(patience=2),
+        generator=derive_generator(0, "test", CPU),
+        label="scripted",
+        after_epoch=lambda so_far: seen.append(list(so_far.loss)),
+    )
+    assert seen == [[3.0], [3.0, 2.0], [3.0, 2.0, 2.0], history.loss]
