@@ -320,9 +320,8 @@ def test_the_gpu_script_notices_a_difference(monkeypatch, capsys):
 
 def test_means_of_two_runs_in_standard_errors():
     key = {"labelling": "code", "construction": "authors", "scenario": "coupon", "method": "OR"}
-    before = pd.DataFrame(
-        [key | {"seed": k, "reward": value} for k, value in enumerate((1.0, 3.0, 5.0, 7.0))]
-    )
+    rewards = (1.0, 3.0, 5.0, 7.0)
+    before = pd.DataFrame([key | {"seed": k, "reward": value} for k, value in enumerate(rewards)])
     other = pd.DataFrame([key | {"labelling": "text", "seed": 0, "reward": 99.0}])
     now = before.assign(reward=before["reward"] + 0.5)
     (row,) = same_results.compare(pd.concat([before, other]), now).to_dict("records")
