@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from measuring import positive, say, seconds_of
-from scaling import N_ITEMS, N_ROWS, N_USERS, log_of, simulated_rows
+from scaling import N_ITEMS, N_ROWS, N_USERS, simulated_log
 from sklearn.exceptions import ConvergenceWarning
 
 import cfmtl_lib as cf
@@ -52,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)  # a few epochs are no fit
     load_before_threads()
-    rows = simulated_rows(options.rows, N_USERS, N_ITEMS, options.seed)
-    log = log_of(rows, N_USERS, N_ITEMS)
+    log = simulated_log(options.rows, N_USERS, N_ITEMS, options.seed)
     small = log.take(np.arange(min(20_000, len(log))))
     fit(small, "data-parallel", "embeddings", options.seed)  # the processes meet before the clock runs
     n_processes = dist.get_world_size()
@@ -84,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = save_results(
         {"data_parallel": frame},
         Path(options.results_dir) / "benchmarks",
-        record.finish(data_fingerprint="simulated", device="cpu", rows=len(log), backend=dist.get_backend()),
+        record.finish(
+            data_fingerprint="simulated", device="cpu", log_rows=len(log), backend=dist.get_backend()
+        ),
     )
     print(frame.to_string(index=False))
     say("wrote " + ", ".join(map(str, files)))

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,17 +62,28 @@ def simulated_rows(n: int, n_users: int, n_items: int, seed: int) -> pd.DataFram
     return pd.DataFrame({"user": user, "item": item, "treatment": t, "collected": c, "converted": y})
 
 
-def log_of(rows: pd.DataFrame, n_users: int, n_items: int) -> cf.IncentiveLog:
+def parts_of(n: int, n_users: int, n_items: int, seed: int) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The rows by parts, so that making them takes little memory, and where each starts."""
+    for part, start in enumerate(range(0, n, ROWS_A_FILE)):
+        rows = simulated_rows(min(ROWS_A_FILE, n - start), n_users, n_items, seed * 1000 + part)
+        yield start, rows
+
+
+def simulated_log(n: int, n_users: int, n_items: int, seed: int) -> cf.IncentiveLog:
     """The rows as a log in memory."""
-    t, c, y = (rows[name].to_numpy() for name in ("treatment", "collected", "converted"))
-    return cf.IncentiveLog(rows[["user", "item"]].to_numpy(), t, c, y, n_users=n_users, n_items=n_items)
+    x = np.empty((n, 2), np.int64)
+    outcomes = np.empty((3, n), np.int8)
+    for start, rows in parts_of(n, n_users, n_items, seed):
+        x[start : start + len(rows)] = rows[["user", "item"]]
+        outcomes[:, start : start + len(rows)] = rows[["treatment", "collected", "converted"]].T
+    return cf.IncentiveLog(x, *outcomes, n_users=n_users, n_items=n_items)  # type: ignore[misc]
 
 
 def write(n: int, folder: Path, seed: int) -> None:
     """The rows in files of :data:`ROWS_A_FILE`."""
-    for part, start in enumerate(range(0, n, ROWS_A_FILE)):
-        rows = simulated_rows(min(ROWS_A_FILE, n - start), N_USERS, N_ITEMS, seed * 1000 + part)
-        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), folder / f"part-{part:04}.parquet")
+    for start, rows in parts_of(n, N_USERS, N_ITEMS, seed):
+        file = folder / f"part-{start // ROWS_A_FILE:04}.parquet"
+        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), file)
 
 
 def measure(axis: str, factor: float, folder: Path, seed: int, threads: int, n_rows: int) -> dict[str, Any]:
@@ -93,7 +104,7 @@ def measure(axis: str, factor: float, folder: Path, seed: int, threads: int, n_r
     if axis == "rows in files":
         log = cf.ParquetLog(folder, n_users=n_users, n_items=n_items)
     else:
-        log = log_of(simulated_rows(n_rows, n_users, n_items, seed), n_users, n_items)
+        log = simulated_log(n_rows, n_users, n_items, seed)
     config = replace(PAPER.joint, max_epochs=EPOCHS, tolerance=0.0, patience=EPOCHS + 1, embedding_k=k)
     jobs = [
         partial(cf.CFMTL(config=config, device="cpu", seed=seed + turn).fit, log) for turn in range(n_seeds)
@@ -126,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     record = RunRecord(
         command=f"python benchmarks/scaling.py --results-dir results --rounds {options.rounds} "
-        f"--threads {options.threads} --seed {options.seed}",
+        f"--threads {options.threads} --seed {options.seed} --share {options.share}",
         seeds=[options.seed],
     )
     rows = []

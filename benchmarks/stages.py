@@ -3,8 +3,8 @@
     python benchmarks/stages.py --dataset ml-1m --data-dir PATH --results-dir results
 
 Stages that are fits are timed by the epoch: the reference and the plain PyTorch path with all threads, the
-compiled path with the one thread that it uses. The log is that of a study whose two networks are untrained,
-for seconds of an epoch do not depend on what is in it.
+compiled path with one, beside what lays out its batches. The log is that of a study whose two networks are
+untrained, for seconds of an epoch do not depend on what is in it.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ def bytes_of_epoch(kind: str, n_rows: int, pair_space: tuple[int, int]) -> int:
     """Bytes that an epoch of the compiled path must move, each read and each write once.
 
     A step reads and writes every embedding and its two moments, and reads the embeddings once more for the
-    logits, where these are additive. A row is drawn (position written and read), gathered (read, written) and
-    used (read).
+    logits, where these are additive; MF writes and reads a gradient as large as they are instead. A row is
+    drawn (position written and read), gathered (read, written) and used (read).
     """
     k, batch_size = PAPER.nuisance.embedding_k, PAPER.nuisance.batch_size
     table = sum(pair_space) * k * FLOAT
@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset=public_name(options.dataset),
             device="cpu",
             threads=options.threads,
-            rows=len(study.train),
+            log_rows=len(study.train),
             epochs_a_fit=EPOCHS,
             seconds_to_load_kernels=round(compile_seconds, 1),
         ),

@@ -43,7 +43,6 @@ from cfmtl_lib.errors import (
 from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
 from cfmtl_lib.feature_networks import FeatureConfig
 from cfmtl_lib.fit_config import FitConfig
-from cfmtl_lib.fit_variants import fit_variants
 from cfmtl_lib.fitcache import FitCache
 from cfmtl_lib.frames import FrameEncoder
 from cfmtl_lib.logs import IncentiveLog
@@ -81,6 +80,7 @@ from cfmtl_lib.value import (
     strata_shares,
     unit_scores,
 )
+from cfmtl_lib.variants import fit_variants
 
 __version__ = "0.1.0"
 

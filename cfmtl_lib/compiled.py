@@ -13,8 +13,10 @@ become vector instructions; that Adam's did is tested.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -26,10 +28,21 @@ EPSILON = 1e-8
 """Of torch.optim.Adam, at its defaults."""
 
 
+SOURCES = hashlib.sha256(
+    b"".join(
+        Path(__file__).with_name(f"{name}.py").read_bytes()
+        for name in ("compiled", "compiled_cells", "cells", "strata")
+    )
+).hexdigest()[:12]
+"""Of all that goes into machine code. numba by itself looks at the file of a function only, not at those of
+the functions that it calls and the constants that it takes in."""
+
+
 def kernel(function: Callable) -> Any:
-    """Compile a function at its first call, and keep the machine code beside the module."""
+    """Compile a function at its first call, and keep the machine code, by name and :data:`SOURCES`."""
+    function.__qualname__ = f"{function.__qualname__}_{SOURCES}"
     # The numpy error model divides without asking for zero, or no loop with a division would use vectors.
-    options = {
+    options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
         "fastmath": {"reassoc", "contract", "nsz", "arcp"},

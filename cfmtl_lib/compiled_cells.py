@@ -6,13 +6,16 @@ import math
 
 import numpy as np
 
+from cfmtl_lib.cells import INSIDE_LOG
 from cfmtl_lib.compiled import additive_logits, additive_step, kernel, rate_of
 from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS
 
-INSIDE_LOG = 1e-6
 N_CELLS, N_STRATA = CELL_MEMBERSHIP.shape
 N_TREATED_CELLS = sum(t for t, _, _ in CELLS)
 IN_CELL = CELL_MEMBERSHIP.astype(np.bool_)
+FACTORS = 16
+"""2.2e-16 to this power is 3e-251."""
+
 ROWS_A_PASS = 256
 """Rows worked on at once: what one needs of them stays in the processor's first cache."""
 
@@ -42,11 +45,11 @@ def _softmax(logits, largest, total):  # type: ignore[no-untyped-def]
 
 @kernel
 def _sum_of_logs(numbers):  # type: ignore[no-untyped-def]
-    """Of numbers in [1e-6, 1], from few logarithms: a product of 32 of them is no denormal in float64."""
+    """Of numbers from the rounding unit to 1, from few logarithms: no product of so many is a denormal."""
     total = 0.0
-    for start in range(0, len(numbers), 32):
+    for start in range(0, len(numbers), FACTORS):
         product = 1.0
-        for number in numbers[start : start + 32]:
+        for number in numbers[start : start + FACTORS]:
             product *= number
         total += math.log(product)
     return total

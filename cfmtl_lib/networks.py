@@ -117,8 +117,8 @@ class AdditiveNetwork(PairNetwork):
     def compact(self) -> AdditiveNetwork:
         """The same function with embeddings of one number an output, exactly.
 
-        Its tables hold the scalars a_u and b_i themselves, its layer adds them up: for keeping, not for
-        training on.
+        Its tables hold the scalars a_u and b_i themselves, its layer adds them up. For keeping; to train on
+        it with the layer held still is the additive parametrisation, not the paper's.
         """
         n_outputs = len(self.bias)
         generator = torch.Generator(device=self.user.device)

@@ -64,7 +64,8 @@ class PairNuisances:
     progress : bool
         Say on stderr how far the fits are.
     cache : FitCache, optional
-        Where fits are kept; they are made in any case if it does not have them.
+        Where fits are kept; they are made in any case if it does not have them. Fits of a log in files are
+        not kept.
 
     Attributes
     ----------

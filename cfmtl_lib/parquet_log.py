@@ -61,7 +61,8 @@ class ParquetLog:
     n_users, n_items : int, optional
         Size of the id spaces; the largest id plus one if left out.
     rows_in_memory : int
-        Rows shuffled together. Memory is about 60 bytes for each, and a row group on top.
+        Rows shuffled together; at least a batch. Memory is about 90 bytes for each, and a row group on top.
+        Row groups (of a million rows, as pyarrow writes them) mix only where several fit.
 
     Attributes
     ----------
@@ -102,7 +103,7 @@ class ParquetLog:
         converted: str = "converted",
         n_users: int | None = None,
         n_items: int | None = None,
-        rows_in_memory: int = 1 << 20,
+        rows_in_memory: int = 1 << 21,
     ) -> None:
         if rows_in_memory < 1:
             raise InputError("rows_in_memory", expected="at least 1", found=repr(rows_in_memory))
@@ -254,16 +255,17 @@ class ParquetRows:
         """All rows once: row groups in random order, shuffled together until memory is full."""
         waiting: list[tuple[Tensor, ...]] = []
         n_waiting = 0
-        pieces = self.log._pieces
+        pieces, limit = self.log._pieces, max(self.log.rows_in_memory, batch_size)
         order = torch.randperm(len(pieces), generator=generator, device=generator.device).tolist()
         for position in order:
             if not pieces[position].rows(self.arm):
                 continue
-            if n_waiting and n_waiting + pieces[position].rows(self.arm) > self.log.rows_in_memory:
+            if n_waiting and n_waiting + pieces[position].rows(self.arm) > limit:
                 chunk, rest = self._shuffled(waiting, batch_size, generator)
                 waiting, n_waiting = [rest], len(rest[0])
                 if len(chunk[0]):
                     yield chunk
+                del chunk  # before the next is made
             waiting.append(self._columns(self.log._read(pieces[position].fragment)))
             n_waiting += len(waiting[-1][0])
         chunk, rest = self._shuffled(waiting, batch_size, generator)

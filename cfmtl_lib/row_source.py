@@ -49,9 +49,8 @@ class InMemory:
         """One chunk: laid out once an epoch, its batches are views; overwritten by the next epoch."""
         n = len(self)
         n_used = n if keep_last_batch else n // batch_size * batch_size
-        if (
-            self._order is None
-        ):  # written into again and again: new memory for each epoch takes twice the time
+        # Written into again and again: new memory for each epoch takes twice the time.
+        if self._order is None or len(self._laid_out[0]) != n_used:
             self._order = torch.empty(n, dtype=torch.int64, device=generator.device)
             self._laid_out = [column.new_empty((n_used, *column.shape[1:])) for column in self.columns]
         torch.randperm(n, generator=generator, out=self._order, device=generator.device)

@@ -1,4 +1,4 @@
-"""Gradient steps on batches: by autograd on any device, or compiled on a CPU.
+"""Gradient steps on batches: by autograd on any device, by processes together, or compiled on a CPU.
 
 The plain path is PyTorch: it runs on every device, fits every network, and defines what a fit is. Where numba
 is installed (``pip install numba``, or the extra ``fast``), networks of pairs on a CPU take their steps in
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -87,11 +88,17 @@ class AutogradSteps:
         # Laid out beforehand, a batch is a view and a step gathers nothing but parameters.
         for batch in zip(*(column.split(batch_size) for column in columns), strict=True):
             self.optimiser.zero_grad(set_to_none=True)
-            loss = self.objective(*batch)
+            loss = self._loss(batch)
             loss.backward()
             self.optimiser.step()
             losses.append(loss.detach())
-        return torch.stack(losses).tolist()  # the only wait for the device
+        return self._reported(torch.stack(losses)).tolist()  # the only wait for the device
+
+    def _loss(self, batch: Sequence[Tensor]) -> Tensor:
+        return self.objective(*batch)
+
+    def _reported(self, losses: Tensor) -> Tensor:
+        return losses
 
 
 class DataParallelSteps(AutogradSteps):
@@ -109,7 +116,8 @@ class DataParallelSteps(AutogradSteps):
     Raises
     ------
     InputError
-        If no processes were started together, or the objective is neither a mean nor a sum over rows.
+        If no processes were started together, fits run side by side in threads, or the objective is neither a
+        mean nor a sum over rows.
     """
 
     def __init__(self, network: nn.Module, objective: Objective, config: FitConfig) -> None:
@@ -120,6 +128,13 @@ class DataParallelSteps(AutogradSteps):
                 found="another loss",
                 advice="Use engine='torch'.",
             )
+        if threading.current_thread() is not threading.main_thread():
+            raise InputError(
+                "FitConfig.engine 'data-parallel'",
+                expected="one fit at a time, as processes meet in the order of their fits",
+                found="a fit in a thread of its own",
+                advice="Use n_jobs=1.",
+            )
         super().__init__(network, objective, config)
         _join_processes(next(network.parameters()).device)
         self.rank, self.n_processes = dist.get_rank(), dist.get_world_size()
@@ -128,25 +143,18 @@ class DataParallelSteps(AutogradSteps):
             _Objective(network, objective), broadcast_buffers=False
         )
 
-    def __call__(self, columns: Sequence[Tensor], batch_size: int, learning_rate: float) -> list[float]:
-        """See :class:`Steps`."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        losses = []
-        for batch in zip(*(column.split(batch_size) for column in columns), strict=True):
-            n, part, weight = len(batch[0]), batch, 1.0
-            if n >= self.n_processes:  # else each takes the whole
-                part = tuple(column.tensor_split(self.n_processes)[self.rank] for column in batch)
-                # DDP takes the mean over processes; weighted so, it is the gradient of the batch.
-                weight = self.n_processes * (len(part[0]) / n if self.is_mean else 1.0)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss = self.objective(*part) * weight
-            loss.backward()
-            self.optimiser.step()
-            losses.append(loss.detach())
-        together = torch.stack(losses)
-        dist.all_reduce(together)
-        return (together / self.n_processes).tolist()
+    def _loss(self, batch: Sequence[Tensor]) -> Tensor:
+        n = len(batch[0])
+        if n < self.n_processes:  # each takes the whole
+            return self.objective(*batch)
+        part = [column.tensor_split(self.n_processes)[self.rank] for column in batch]
+        # DDP takes the mean over processes; weighted so, it is the gradient of the batch.
+        weight = self.n_processes * (len(part[0]) / n if self.is_mean else 1.0)
+        return self.objective(*part) * weight
+
+    def _reported(self, losses: Tensor) -> Tensor:
+        dist.all_reduce(losses)
+        return losses / self.n_processes
 
 
 class _Objective(nn.Module):
@@ -182,17 +190,22 @@ class CompiledSteps:
     ----------
     network : AdditiveNetwork, FactorizationNetwork or CellNetwork
         On the CPU.
+    objective : callable
+        A :class:`ProbabilityLoss`, or the loss of the network.
     config : FitConfig
     """
 
-    def __init__(self, network: nn.Module, config: FitConfig) -> None:
+    def __init__(self, network: nn.Module, objective: Objective, config: FitConfig) -> None:
         import cfmtl_lib.compiled as compiled  # here, for numba need not be installed
         import cfmtl_lib.compiled_cells as compiled_cells
 
-        self.kernels, self.network, self.config = compiled, network, config
+        self.kernels, self.config = compiled, config
         self.n_steps = 0
         self.like_tensor = next(network.parameters()).detach()
         self.like = self.like_tensor.numpy()
+        of_pairs = network.strata if isinstance(network, CellNetwork) else network
+        assert isinstance(of_pairs, AdditiveNetwork | FactorizationNetwork)
+        self.sizes = of_pairs.n_users, of_pairs.n_items
         self._run: Callable[..., None]
         if isinstance(network, CellNetwork):
             strata, propensity = (
@@ -207,7 +220,8 @@ class CompiledSteps:
                 strata, propensity, user, item, cell, size, settings, *rest
             )
             return
-        cross_entropy = config.loss == "cross_entropy"
+        assert isinstance(objective, ProbabilityLoss)
+        cross_entropy = objective.loss == "cross_entropy"
         if isinstance(network, AdditiveNetwork):
             additive = self._additive(network)
             self._run = lambda user, item, target, size, *rest: compiled.additive_epoch(
@@ -223,6 +237,12 @@ class CompiledSteps:
     def prepared(self, columns: Sequence[Tensor]) -> list[Tensor]:
         """Ids in 32 bits, which move faster; the last column in the type of the parameters, or int8."""
         user, item, last = columns
+        if user.dtype == torch.int32 and item.dtype == torch.int32:
+            return list(columns)  # they were here before
+        for name, ids, size in (("user", user, self.sizes[0]), ("item", item, self.sizes[1])):
+            low, high = (int(end) for end in torch.aminmax(ids)) if len(ids) else (0, 0)
+            if low < 0 or high >= size:  # compiled loops do not look
+                raise InputError(f"{name} ids", expected=f"0 to {size - 1}", found=f"{low} to {high}")
         kind = self.like_tensor.dtype if last.dtype.is_floating_point else torch.int8
         return [user.to(torch.int32), item.to(torch.int32), last.to(kind)]
 
@@ -261,7 +281,7 @@ def steps_for(network: nn.Module, objective: Objective, config: FitConfig) -> St
         return DataParallelSteps(network, objective, config)
     obstacle = _obstacle(network, objective)
     if obstacle is None:
-        return CompiledSteps(network, config)
+        return CompiledSteps(network, objective, config)
     if config.engine == "compiled":
         raise InputError(
             "FitConfig.engine 'compiled'",
@@ -282,21 +302,28 @@ def _obstacle(network: nn.Module, objective: Objective) -> str | None:
     if isinstance(network, CellNetwork):
         parts = [network.strata, network.propensity]
     for part in parts:
-        if not _is_of_pairs(part):
+        if type(part) not in (AdditiveNetwork, FactorizationNetwork):  # a subclass may compute otherwise
             return f"a {type(part).__name__}"
+        assert isinstance(part, AdditiveNetwork | FactorizationNetwork)
+        if part.user.device.type != "cpu" or part.user.dtype not in (torch.float32, torch.float64):
+            return f"parameters of {part.user.dtype} on {part.user.device}"
         if not (part.user.requires_grad and part.item.requires_grad):
             return "embeddings that are held still"
-        if part.user.device.type != "cpu":
-            return f"parameters on {part.user.device}"
+        if isinstance(part, AdditiveNetwork) and not _layer_is_known(part):
+            return "a layer that is held still"
     return None
+
+
+def _layer_is_known(network: AdditiveNetwork) -> bool:
+    """Whether its layer is trained, or adds up embeddings that are the parts of the logits themselves."""
+    if network.weight.requires_grad:
+        return network.bias.requires_grad
+    one = torch.eye(network.embedding_k, dtype=network.weight.dtype)
+    return network.bias.requires_grad and torch.equal(network.weight, torch.cat([one, one], dim=1))
 
 
 def _is_known(objective: Objective, network: nn.Module) -> bool:
     """Whether it is a loss of the paper, and of this network."""
     if isinstance(objective, ProbabilityLoss):
         return objective.network is network
-    return isinstance(network, CellNetwork) and objective == network.loss
-
-
-def _is_of_pairs(network: nn.Module) -> TypeGuard[AdditiveNetwork | FactorizationNetwork]:
-    return isinstance(network, AdditiveNetwork | FactorizationNetwork)
+    return type(network) is CellNetwork and objective == network.loss

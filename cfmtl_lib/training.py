@@ -126,7 +126,7 @@ def minimise(
             raise InputError(
                 "FitConfig.validation_share",
                 expected="0 for a log that is read from files",
-                found=repr(config.validation_share),
+                found=repr(config.validation_share) if held_out is None else "rows held out",
                 advice="Stop on the training loss, as the paper does, or load the log into memory.",
             )
         kept, aside = _two_parts(len(columns[0]), held_out, config.validation_share, generator)
@@ -256,7 +256,8 @@ def fit_probability(
     Raises
     ------
     InputError
-        If a target outside [0, 1] meets cross-entropy; or as :func:`minimise`.
+        If a target outside [0, 1] meets cross-entropy (looked for in memory only, not in files); or as
+        :func:`minimise`.
     """
     if config.loss == "cross_entropy" and not isinstance(columns, RowSource):
         target = columns[2]

@@ -22,7 +22,7 @@ from cfmtl_lib.nuisances import training_columns
 from cfmtl_lib.parquet_log import ParquetLog
 from cfmtl_lib.protocol import PAPER, CellWeights
 from cfmtl_lib.strata import STRATA
-from cfmtl_lib.training import derive_generator, fit_probability, parametrised
+from cfmtl_lib.training import derive_generator, fit_probability, new_network, parametrised
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,11 +188,11 @@ class CFMTLv1(CFMTL):
         self._check()
         device = resolve_device(self.device)
         propensity = self._additive(log, self.pretraining_propensity, "propensity", device)
-        outcome = FactorizationNetwork(
-            *log.pair_space,
-            self.config.embedding_k,
+        outcome = new_network(
+            FactorizationNetwork,
+            log.pair_space,
+            self.pretraining_outcome,
             generator=derive_generator(self.seed, "CFMTLv1 outcome", device),
-            embedding_sd=self.pretraining_outcome.embedding_sd,
         )
         histories = {
             stage: fit_probability(

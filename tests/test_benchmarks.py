@@ -259,7 +259,10 @@ def test_stages_and_their_roofline(tmp_path, capsys):
     roofline, _ = load_results(tmp_path / "benchmarks", "roofline")
     np.testing.assert_allclose(
         roofline["gigabytes"],
-        [stages.bytes_of_epoch(kind, record["rows"], (120, 110)) / 1e9 for kind in ("NCF", "MF", "CF-MTL")],
+        [
+            stages.bytes_of_epoch(kind, record["log_rows"], (120, 110)) / 1e9
+            for kind in ("NCF", "MF", "CF-MTL")
+        ],
         atol=1e-4,
     )
 
@@ -272,13 +275,16 @@ def test_bytes_of_an_epoch_counted_by_hand():
     assert stages.bytes_of_epoch("CF-MTL", 20_000, (10, 6)) == steps * (14 * 4096 + 8192 * (row - 9))
 
 
-def test_rows_for_scaling_are_a_log_in_memory_and_in_files(tmp_path):
-    rows = scaling.simulated_rows(5000, 40, 30, 0)
-    log = scaling.log_of(rows, 40, 30)
+def test_rows_for_scaling_are_a_log_in_memory_and_in_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "ROWS_A_FILE", 300)
+    log = scaling.simulated_log(5000, 40, 30, 0)
     assert log.pair_space == (40, 30) and 0.2 < log.t.mean() < 0.8 and log.c.any()
     scaling.write(1000, tmp_path, 0)
     again = cf.ParquetLog(tmp_path, n_users=scaling.N_USERS, n_items=scaling.N_ITEMS)
     assert len(again) == 1000
+    in_memory = scaling.simulated_log(1000, scaling.N_USERS, scaling.N_ITEMS, 0)
+    np.testing.assert_array_equal(np.concatenate([rows.x for rows in again.row_groups()]), in_memory.x)
+    np.testing.assert_array_equal(np.concatenate([rows.cell for rows in again.row_groups()]), in_memory.cell)
     with pytest.warns(UserWarning) as caught:
         found = scaling.measure("rows in files", 1, tmp_path, 0, 1, 1000)
     assert all("max_epochs" in str(warning.message) for warning in caught)

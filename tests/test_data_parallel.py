@@ -15,6 +15,7 @@ from test_engines import network
 from cfmtl_lib import steps
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.fit_config import FitConfig
+from cfmtl_lib.threads import side_by_side
 
 
 def test_two_processes_have_the_loss_curve_of_one(tmp_path):
@@ -45,3 +46,11 @@ def test_a_process_by_itself_is_told_how_to_start(monkeypatch):
         steps.steps_for(model, steps.ProbabilityLoss(model, "squared_error"), config)
     with pytest.raises(InputError, match=r"expected a loss of the paper"):
         steps.steps_for(model, lambda user, item, target: model(user, item).sum(), config)
+
+
+def test_fits_side_by_side_cannot_share_processes():
+    model = network("ncf", "embeddings")
+    loss = steps.ProbabilityLoss(model, "squared_error")
+    jobs = [lambda: steps.steps_for(model, loss, FitConfig(engine="data-parallel"))] * 2
+    with pytest.raises(InputError, match=r"expected one fit at a time.* Use n_jobs=1"):
+        side_by_side(jobs, 2)

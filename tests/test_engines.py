@@ -167,12 +167,24 @@ def test_auto_compiles_what_it_can_and_nothing_else(monkeypatch):
     loss = steps.ProbabilityLoss(ncf, "squared_error")
     compiled = [steps.steps_for(ncf, loss, auto), steps.steps_for(cells, cells.loss, auto)]
     assert all(isinstance(taken, steps.CompiledSteps) for taken in compiled)
-    still = network("ncf", "embeddings")
+    still, with_still_layer, with_still_bias = (network("ncf", "embeddings") for _ in range(3))
     still.user.requires_grad_(False)
+    with_still_layer.weight.requires_grad_(False)
+    with_still_bias.bias.requires_grad_(False)
+
+    class Doubled(AdditiveNetwork):
+        def forward(self, user, item):
+            return 2 * super().forward(user, item)
+
+    doubled = Doubled(N_USERS, N_ITEMS, 6, generator=derive_generator(0, "ncf", CPU))
+    half = network("ncf", "embeddings", torch.bfloat16)
     for model, objective in (
         (ncf, lambda user, item, target: ncf(user, item).sum()),
         (ncf, steps.ProbabilityLoss(still, "squared_error")),
-        (still, steps.ProbabilityLoss(still, "squared_error")),
+        *(
+            (other, steps.ProbabilityLoss(other, "squared_error"))
+            for other in (still, with_still_layer, with_still_bias, doubled, half)
+        ),
     ):
         assert type(steps.steps_for(model, objective, auto)) is steps.AutogradSteps
         with pytest.raises(InputError, match=r"engine 'compiled': expected numba"):
@@ -230,3 +242,53 @@ def test_frozen_embeddings_and_additive_parameters_contradict_each_other():
 def test_the_published_settings_are_the_papers_parametrisation():
     configs = [PAPER.nuisance, PAPER.joint, PAPER.pretraining_propensity, PAPER.pretraining_outcome]
     assert {config.parametrisation for config in configs} == {"embeddings"}
+
+
+@needs_numba
+def test_the_loss_is_that_of_the_objective():
+    losses = {}
+    for engine in ("torch", "compiled"):
+        model = network("ncf", "embeddings")
+        with pytest.warns(cf.training.ConvergenceWarning):
+            losses[engine] = minimise(
+                model,
+                steps.ProbabilityLoss(model, "squared_error"),
+                columns("ncf"),
+                FitConfig(engine=engine, loss="cross_entropy", max_epochs=2, batch_size=96),
+                generator=derive_generator(0, "batches", CPU),
+                label="ncf",
+            ).loss
+    np.testing.assert_allclose(losses["compiled"], losses["torch"], rtol=1e-9)
+
+
+@needs_numba
+@pytest.mark.parametrize("ids, found", [([0, N_USERS], f"0 to {N_USERS}"), ([-1, 2], "-1 to 2")])
+def test_compiled_loops_never_see_an_id_outside_the_tables(ids, found):
+    model = network("ncf", "embeddings")
+    taken = steps.CompiledSteps(model, steps.ProbabilityLoss(model, "squared_error"), FitConfig())
+    bad, good, target = torch.tensor(ids), torch.tensor([0, 1]), torch.zeros(2, dtype=torch.float64)
+    with pytest.raises(InputError, match=f"user ids: expected 0 to {N_USERS - 1}, found {found}"):
+        taken((bad, good, target), 2, 0.01)
+    with pytest.raises(InputError, match=f"item ids: expected 0 to {N_ITEMS - 1}"):
+        taken((good, bad, target), 2, 0.01)
+
+
+@needs_numba
+def test_machine_code_is_kept_by_all_sources_that_go_into_it():
+    """numba looks at one file only: CF-MTL's kernels would not notice a change of Adam."""
+    from cfmtl_lib import compiled, compiled_cells
+
+    for module in (compiled, compiled_cells):
+        kernels = [value for value in vars(module).values() if hasattr(value, "py_func")]
+        assert kernels and all(k.py_func.__qualname__.endswith(compiled.SOURCES) for k in kernels)
+    assert len(compiled.SOURCES) == 12
+
+
+@needs_numba
+def test_logs_of_tiny_numbers_are_no_denormals():
+    from cfmtl_lib import compiled_cells
+
+    for dtype in (np.float32, np.float64):
+        numbers = np.full(100, np.finfo(dtype).eps, dtype)
+        expected = 100 * math.log(np.finfo(dtype).eps)
+        assert compiled_cells._sum_of_logs(numbers) == pytest.approx(expected, rel=1e-12)

@@ -57,7 +57,7 @@ FLOORS = (
     (
         "runs",
         "tables",
-        "fit_variants",
+        "variants",
         "sensitivity",
         "identification",
         "loss_weights",

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 import cfmtl_lib as cf
-from cfmtl_lib import fit_variants as module
+from cfmtl_lib import variants as module
 from cfmtl_lib.errors import InputError, UnknownNameError
-from cfmtl_lib.fit_variants import COLUMNS, differences_of_variants
 from cfmtl_lib.methods import METHODS, estimator
 from cfmtl_lib.results import load_results
+from cfmtl_lib.variants import COLUMNS, differences_of_variants
 
 
 @pytest.fixture

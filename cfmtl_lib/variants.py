@@ -72,7 +72,8 @@ def fit_variants(
     Returns
     -------
     DataFrame
-        Columns :data:`COLUMNS`; ``epochs`` is the sum over the fits of the method.
+        Columns :data:`COLUMNS`; ``epochs`` is the sum over the fits that the method predicts by, without
+        those of propensities and regressions that went into their targets.
 
     Raises
     ------
