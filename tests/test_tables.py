@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -429,13 +428,3 @@ def test_estimators_default_to_the_protocol():
     assert not cf.CFMTLv1().frozen
     v1 = cf.CFMTLv1()
     assert (v1.pretraining_propensity.loss, v1.pretraining_outcome.loss) == ("cross_entropy", "squared_error")
-
-
-@pytest.mark.slow
-def test_studies_go_where_joblib_is_told_to_send_them():
-    """Processes in place of threads, as a cluster's backend would have it: the same rows."""
-    options = {"seeds": 2, "construction": "authors", "methods": ["OR"], "progress": False}
-    here = cf.table4(**options)
-    with joblib.parallel_config("loky", n_jobs=2):
-        there = cf.table4(**options)
-    pd.testing.assert_frame_equal(here, there)

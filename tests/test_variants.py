@@ -1,5 +1,6 @@
 """Variants of the fits: the same studies, other fits, differences paired by seed."""
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,3 +76,13 @@ def test_nothing_to_compare_is_refused():
         cf.fit_variants(variants={})
     with pytest.raises(UnknownNameError, match="method"):
         cf.fit_variants(methods=["XGB"])
+
+
+@pytest.mark.slow
+def test_studies_go_where_joblib_is_told_to_send_them():
+    """Processes in place of threads, as a cluster's backend would have it: the same rows."""
+    options = {"seeds": 2, "construction": "authors", "methods": ["OR"], "progress": False}
+    here = cf.table4(**options)
+    with joblib.parallel_config("loky", n_jobs=2):
+        there = cf.table4(**options)
+    pd.testing.assert_frame_equal(here, there)
