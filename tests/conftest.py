@@ -9,3 +9,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+collect_ignore = ["data_parallel_script.py"]  # run by torchrun, holds no test
