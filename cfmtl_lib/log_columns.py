@@ -66,8 +66,8 @@ def checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
                 found=f"integers of shape {x.shape}",
                 advice="Pass features as floats: x.astype(float).",
             )
-        negative = np.flatnonzero((x < 0).any(axis=1))
-        if negative.size:
+        if x.min() < 0:
+            negative = np.flatnonzero((x < 0).any(axis=1))
             raise LogError("x", expected="ids >= 0", found=str(x[negative[0]].tolist()), row=int(negative[0]))
         return np.ascontiguousarray(x, dtype=np.int64), True
     if x.dtype.kind != "f":

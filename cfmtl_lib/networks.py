@@ -21,7 +21,7 @@ from cfmtl_lib.log_columns import check_pairs
 ROWS_PER_PREDICTION = 1 << 18
 """Rows predicted at once where a row is a few numbers: bounds memory without costing time."""
 
-ROWS_OF_EMBEDDINGS = 1 << 15
+ROWS_OF_EMBEDDINGS = 1 << 14
 """The same where a row is two embeddings: more would leave the processor's cache, and take twice the time."""
 
 

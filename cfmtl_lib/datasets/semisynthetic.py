@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -288,7 +289,7 @@ def _distinct_ranks(n_free: int, size: int, rng: np.random.Generator) -> NDArray
     # The first ``size`` distinct values of a uniform sequence are a uniform subset.
     draws = rng.integers(0, n_free, size=size + size // 2 + 16)
     while True:
-        _, first = np.unique(draws, return_index=True)
-        if len(first) >= size:
-            return draws[np.sort(first)[:size]]
+        distinct = pd.unique(draws)  # in the order of their first occurrence, by a hash table
+        if len(distinct) >= size:
+            return distinct[:size]
         draws = np.concatenate([draws, rng.integers(0, n_free, size=size)])

@@ -40,7 +40,10 @@ class LabelledPairs:
         """The pairs at these positions."""
         p = self.strata_probability
         return LabelledPairs(
-            self.x[index], self.stratum[index], self.propensity[index], None if p is None else p[index]
+            self.x.take(index, axis=0),  # several times faster than x[index]
+            self.stratum.take(index),
+            self.propensity.take(index),
+            None if p is None else p.take(index, axis=0),
         )
 
 
