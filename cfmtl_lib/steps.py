@@ -33,11 +33,11 @@ class Steps(Protocol):
     """Something that trains on consecutive batches of columns."""
 
     def prepared(self, columns: Sequence[Tensor]) -> list[Tensor]:
-        """Columns in the types that a step works on, so that they are converted once for all epochs."""
+        """Columns checked and in the types that a step works on, once for all epochs."""
         ...
 
     def __call__(self, columns: Sequence[Tensor], batch_size: int, learning_rate: float) -> list[float]:
-        """Take a step on each batch, the last one perhaps smaller; returns the loss of each."""
+        """Take a step on each batch of prepared columns, the last one perhaps smaller; the loss of each."""
         ...
 
 
@@ -201,8 +201,7 @@ class CompiledSteps:
 
         self.kernels, self.config = compiled, config
         self.n_steps = 0
-        self.like_tensor = next(network.parameters()).detach()
-        self.like = self.like_tensor.numpy()
+        self.dtype = next(network.parameters()).dtype
         of_pairs = network.strata if isinstance(network, CellNetwork) else network
         assert isinstance(of_pairs, AdditiveNetwork | FactorizationNetwork)
         self.sizes = of_pairs.n_users, of_pairs.n_items
@@ -211,11 +210,9 @@ class CompiledSteps:
             strata, propensity = (
                 self._additive(network.pair_network(part)) for part in ("strata", "propensity")
             )
-            settings = (
-                network.cell_weight.numpy().ravel(),
-                self.like.dtype.type(network.propensity_floor),
-                self.like.dtype.type(network.propensity_weight),
-            )
+            weights = network.cell_weight.numpy().ravel()
+            of = weights.dtype.type
+            settings = (weights, of(network.propensity_floor), of(network.propensity_weight))
             self._run = lambda user, item, cell, size, *rest: compiled_cells.cells_epoch(
                 strata, propensity, user, item, cell, size, settings, *rest
             )
@@ -237,18 +234,16 @@ class CompiledSteps:
     def prepared(self, columns: Sequence[Tensor]) -> list[Tensor]:
         """Ids in 32 bits, which move faster; the last column in the type of the parameters, or int8."""
         user, item, last = columns
-        if user.dtype == torch.int32 and item.dtype == torch.int32:
-            return list(columns)  # they were here before
         for name, ids, size in (("user", user, self.sizes[0]), ("item", item, self.sizes[1])):
             low, high = (int(end) for end in torch.aminmax(ids)) if len(ids) else (0, 0)
             if low < 0 or high >= size:  # compiled loops do not look
                 raise InputError(f"{name} ids", expected=f"0 to {size - 1}", found=f"{low} to {high}")
-        kind = self.like_tensor.dtype if last.dtype.is_floating_point else torch.int8
+        kind = self.dtype if last.dtype.is_floating_point else torch.int8
         return [user.to(torch.int32), item.to(torch.int32), last.to(kind)]
 
     def __call__(self, columns: Sequence[Tensor], batch_size: int, learning_rate: float) -> list[float]:
         """See :class:`Steps`."""
-        user, item, last = (column.numpy() for column in self.prepared(columns))
+        user, item, last = (column.numpy() for column in columns)
         losses = np.empty(-(-len(user) // batch_size))
         adam = self.kernels.Adam(self.n_steps, float(learning_rate), float(self.config.weight_decay))
         self._run(user, item, last, batch_size, adam, losses)

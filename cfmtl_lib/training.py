@@ -134,6 +134,7 @@ def minimise(
         watched = _Watched(network, objective, of_these, config.tolerance)
         columns = [column.index_select(0, kept) for column in columns]
     take_steps = steps_for(network, objective, config)
+    in_parts = isinstance(columns, RowSource)
     source = columns if isinstance(columns, RowSource) else InMemory(take_steps.prepared(columns))
     batch_size = min(config.batch_size, len(source))
     history = History()
@@ -143,7 +144,8 @@ def minimise(
             learning_rate = config.learning_rate * config.learning_rate_decay**epoch
             losses: list[float] = []
             for chunk in source.epoch(batch_size, config.keep_last_batch, generator):
-                losses += take_steps(chunk, batch_size, learning_rate)
+                rows = take_steps.prepared(chunk) if in_parts else chunk
+                losses += take_steps(rows, batch_size, learning_rate)
             epoch_loss = math.fsum(losses)
             if not math.isfinite(epoch_loss):
                 raise FloatingPointError(

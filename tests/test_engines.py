@@ -205,9 +205,8 @@ def test_adam_is_compiled_to_vector_instructions():
     rate = compiled.Rate(*(one for _ in compiled.Rate._fields))
     row = np.ones(64, np.float32)
     fresh = compiled._adam.py_func
-    function = importlib.import_module("numba").njit(
-        nogil=True, error_model="numpy", fastmath=set(compiled._adam.targetoptions["fastmath"])
-    )(fresh)
+    as_kept = {name: compiled._adam.targetoptions[name] for name in ("nogil", "error_model", "fastmath")}
+    function = importlib.import_module("numba").njit(**as_kept)(fresh)
     function(row.copy(), row.copy(), row.copy(), row.copy(), rate)
     code = function.inspect_llvm(function.signatures[0])
     assert "x float>" in code, "no vector of float in the compiled loop"
@@ -266,11 +265,19 @@ def test_the_loss_is_that_of_the_objective():
 def test_compiled_loops_never_see_an_id_outside_the_tables(ids, found):
     model = network("ncf", "embeddings")
     taken = steps.CompiledSteps(model, steps.ProbabilityLoss(model, "squared_error"), FitConfig())
-    bad, good, target = torch.tensor(ids), torch.tensor([0, 1]), torch.zeros(2, dtype=torch.float64)
-    with pytest.raises(InputError, match=f"user ids: expected 0 to {N_USERS - 1}, found {found}"):
-        taken((bad, good, target), 2, 0.01)
-    with pytest.raises(InputError, match=f"item ids: expected 0 to {N_ITEMS - 1}"):
-        taken((good, bad, target), 2, 0.01)
+    target = torch.zeros(2, dtype=torch.float64)
+    for dtype in (torch.int64, torch.int32):
+        bad, good = torch.tensor(ids, dtype=dtype), torch.tensor([0, 1], dtype=dtype)
+        with pytest.raises(InputError, match=f"user ids: expected 0 to {N_USERS - 1}, found {found}"):
+            taken.prepared((bad, good, target))
+        with pytest.raises(InputError, match=f"item ids: expected 0 to {N_ITEMS - 1}"):
+            fit_probability(
+                model,
+                (good, bad, target),
+                FitConfig(engine="compiled"),
+                generator=derive_generator(0, "batches", CPU),
+                label="bad ids",
+            )
 
 
 @needs_numba
