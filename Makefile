@@ -58,7 +58,7 @@ test-book: book
 	@PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  -c constraints.txt -e ".[browser]"
 	@echo "Opening the pages in Chromium (pytest)."
-	@$(BIN)/python -m pytest tests/test_browser.py -n 2
+	@$(BIN)/python -m pytest tests/book/test_browser.py -n 2
 
 clean:
 	@echo "Removing the book's pages and all caches; $(VENV) and _build/earlier_runs stay."

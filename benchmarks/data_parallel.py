@@ -26,8 +26,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import cfmtl_lib as cf
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.results import RunRecord, save_results
-from cfmtl_lib.threads import load_before_threads
+from cfmtl_lib.runtime.provenance import RunRecord, save_results
+from cfmtl_lib.runtime.threads import load_before_threads
 
 EPOCHS = 3
 

@@ -26,14 +26,13 @@ from measuring import positive, say, seconds_of
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from cfmtl_lib.cells import CellNetwork
-from cfmtl_lib.devices import resolve_device
-from cfmtl_lib.fit_config import FitConfig
-from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.losses import CellNetwork, ProbabilityLoss
+from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
+from cfmtl_lib.models.training import derive_generator, minimise, parametrised
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.steps import ProbabilityLoss
+from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.strata import CELLS, STRATA
-from cfmtl_lib.training import derive_generator, minimise, parametrised
 
 KINDS = ("NCF", "MF", "CF-MTL", "NCF, additive", "CF-MTL, additive")
 TOLERANCE = 1e-7

@@ -19,11 +19,11 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from cfmtl_lib.datasets.catalog import CATALOG
+from cfmtl_lib.datasets.construction import semisynthetic
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
-from cfmtl_lib.datasets.semisynthetic import semisynthetic
-from cfmtl_lib.methods import fit_methods
+from cfmtl_lib.experiments.methods import fit_methods
 from cfmtl_lib.protocol import PAPER, ConstructionFits
-from cfmtl_lib.threads import load_before_threads
+from cfmtl_lib.runtime.threads import load_before_threads
 
 SIMULATED = "simulated-ratings"
 

@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 from measuring import say
 
-from cfmtl_lib.methods import METHODS
-from cfmtl_lib.results import RunRecord, load_results, save_results
+from cfmtl_lib.experiments.methods import METHODS
+from cfmtl_lib.runtime.provenance import RunRecord, load_results, save_results
 
 KEY = ["construction", "scenario", "method"]
 

@@ -30,9 +30,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 import cfmtl_lib as cf
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.results import RunRecord, save_results
+from cfmtl_lib.runtime.provenance import RunRecord, save_results
+from cfmtl_lib.runtime.threads import side_by_side
 from cfmtl_lib.strata import observe
-from cfmtl_lib.threads import side_by_side
 
 N_ROWS, N_USERS, N_ITEMS = 1_260_263, 6040, 3952
 """Of the training log of a study on ML-1M."""

@@ -33,16 +33,17 @@ from measuring import (
 from sklearn.exceptions import ConvergenceWarning
 
 import cfmtl_lib as cf
+from cfmtl_lib.datasets.construction import ConstructionNetworks
 from cfmtl_lib.datasets.ratings import Ratings
-from cfmtl_lib.datasets.semisynthetic import ConstructionNetworks
 from cfmtl_lib.datasets.study import Study
-from cfmtl_lib.devices import resolve_device
-from cfmtl_lib.networks import AdditiveNetwork, FactorizationNetwork, predict_probability
-from cfmtl_lib.nuisances import training_columns
+from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
+from cfmtl_lib.models.training import derive_generator, fit_probability, new_network
+from cfmtl_lib.nuisances.moments import MOMENTS
+from cfmtl_lib.nuisances.pair_nuisances import training_columns
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.results import RunRecord, save_results
+from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.provenance import RunRecord, save_results
 from cfmtl_lib.strata import STRATA
-from cfmtl_lib.training import derive_generator, fit_probability, new_network
 
 EPOCHS = 3
 """Of a timed fit: what comes before the first is shared by them, as in a fit of thirty it hardly counts."""
@@ -149,7 +150,7 @@ def other_stages(study: Study, ratings: Ratings, seed: int) -> dict[tuple[str, s
     log = study.train
     propensity = log.propensity
     assert propensity is not None
-    moments = {name: np.full(len(log), 0.5) for name in cf.nuisances.MOMENTS}
+    moments = {name: np.full(len(log), 0.5) for name in MOMENTS}
     nuisances = cf.LogNuisances.of(propensity, moments)
     treat = cf.allocate(np.random.default_rng(seed).random(len(log)), PAPER.budget)
 

@@ -35,13 +35,14 @@ from measuring import (
     say,
 )
 
+from cfmtl_lib.datasets.construction import semisynthetic
 from cfmtl_lib.datasets.ratings import Ratings
-from cfmtl_lib.datasets.semisynthetic import semisynthetic
-from cfmtl_lib.methods import METHODS, fit_methods
-from cfmtl_lib.policy import allocate, count_outcomes
+from cfmtl_lib.experiments.methods import METHODS, fit_methods
+from cfmtl_lib.experiments.paper.reported import V1
+from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.policy.rewards import count_outcomes
 from cfmtl_lib.protocol import PAPER, ConstructionFits, Protocol
-from cfmtl_lib.reported import V1
-from cfmtl_lib.results import RunRecord, save_results
+from cfmtl_lib.runtime.provenance import RunRecord, save_results
 from cfmtl_lib.strata import SCENARIOS
 
 EIGHT = [name for name in METHODS if name != V1]

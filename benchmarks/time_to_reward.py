@@ -22,18 +22,18 @@ import torch
 from measuring import load_kernels, parser_of, public_command, public_name, ratings_of, say
 
 import cfmtl_lib as cf
-from cfmtl_lib.cells import CellNetwork
 from cfmtl_lib.datasets.study import Study
-from cfmtl_lib.devices import resolve_device
-from cfmtl_lib.fit_config import FitConfig, History
-from cfmtl_lib.likelihood import cell_log_likelihood
-from cfmtl_lib.networks import AdditiveNetwork, predict_probability
-from cfmtl_lib.nuisances import training_columns
+from cfmtl_lib.estimators.likelihood import cell_log_likelihood
+from cfmtl_lib.models.config import FitConfig, History
+from cfmtl_lib.models.losses import CellNetwork
+from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
+from cfmtl_lib.models.training import derive_generator, minimise, new_network
+from cfmtl_lib.nuisances.pair_nuisances import training_columns
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.results import RunRecord, save_results
+from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.provenance import RunRecord, save_results
+from cfmtl_lib.runtime.threads import one_torch_thread
 from cfmtl_lib.strata import SCENARIOS, STRATA
-from cfmtl_lib.threads import one_torch_thread
-from cfmtl_lib.training import derive_generator, minimise, new_network
 
 HELD_OUT = 0.05
 """Share of the training log that only judges."""

@@ -17,8 +17,6 @@ Examples
 True
 """
 
-from cfmtl_lib.arms import allocate_arms
-from cfmtl_lib.cfmtl import CFMTL
 from cfmtl_lib.datasets import (
     CATALOG,
     LabelledPairs,
@@ -31,6 +29,9 @@ from cfmtl_lib.datasets import (
     simulated_campaign,
     simulated_features,
 )
+from cfmtl_lib.deployment.batch_scoring import score_parquet
+from cfmtl_lib.deployment.model_selection import cell_calibration, compare_models, policy_value_scorer
+from cfmtl_lib.deployment.storage import load, save
 from cfmtl_lib.errors import (
     InputError,
     LogError,
@@ -40,32 +41,28 @@ from cfmtl_lib.errors import (
     StudyError,
     UnknownNameError,
 )
-from cfmtl_lib.estimators import CFDR, CFIPS, CFOR, DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
-from cfmtl_lib.feature_networks import FeatureConfig
-from cfmtl_lib.fit_config import FitConfig
-from cfmtl_lib.fitcache import FitCache
-from cfmtl_lib.frames import FrameEncoder
-from cfmtl_lib.logs import IncentiveLog
-from cfmtl_lib.methods import METHODS, fit_methods
-from cfmtl_lib.nuisances import PairNuisances
-from cfmtl_lib.pair_classifier import PairClassifier
-from cfmtl_lib.parquet_log import ParquetLog
-from cfmtl_lib.policy import (
-    OutcomeCounts,
-    allocate,
-    count_outcomes,
-    expected_reward,
-    expected_spend,
-    threshold_policy,
-)
-from cfmtl_lib.protocol import PAPER, CellWeights, Protocol
-from cfmtl_lib.schema import InputSchema
-from cfmtl_lib.scoring import score_parquet
-from cfmtl_lib.selection import cell_calibration, compare_models, policy_value_scorer
-from cfmtl_lib.storage import load, save
+from cfmtl_lib.estimators.baselines import DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
+from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
+from cfmtl_lib.estimators.counterfactual import CFDR, CFIPS, CFOR
+from cfmtl_lib.experiments.methods import METHODS, fit_methods
+from cfmtl_lib.experiments.paper.fit_variants import fit_variants
+from cfmtl_lib.experiments.paper.tables import table4, table5_6
+from cfmtl_lib.logs.encoding import FrameEncoder
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.logs.schema import InputSchema
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.feature_networks import FeatureConfig
+from cfmtl_lib.models.losses import CellWeights
+from cfmtl_lib.nuisances.pair_classifier import PairClassifier
+from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
+from cfmtl_lib.policy.allocation import allocate, threshold_policy
+from cfmtl_lib.policy.arms import allocate_arms
+from cfmtl_lib.policy.rewards import OutcomeCounts, count_outcomes, expected_reward, expected_spend
+from cfmtl_lib.protocol import PAPER, Protocol
+from cfmtl_lib.runtime.fit_cache import FitCache
 from cfmtl_lib.strata import CELLS, SCENARIOS, STRATA
-from cfmtl_lib.tables import table4, table5_6
-from cfmtl_lib.two_stage import CFMTLv1
 from cfmtl_lib.value import (
     BudgetCurve,
     Estimate,
@@ -80,7 +77,6 @@ from cfmtl_lib.value import (
     strata_shares,
     unit_scores,
 )
-from cfmtl_lib.variants import fit_variants
 
 __version__ = "0.1.0"
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cfmtl_lib.fit_config import FitConfig
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.losses import CellWeights
 
 LABELLINGS = ("code", "text")
 """Which half of the score ranking becomes which stratum: as the authors' code does, or as the text says."""
@@ -32,25 +33,6 @@ class ConstructionFits:
 
     labelling: FitConfig
     assignment: FitConfig
-
-
-@dataclass(frozen=True)
-class CellWeights:
-    """Weights of the six cross-entropies of CF-MTL, named by the cell (t, c, y) of each.
-
-    ``t0c0y1`` is the term that the reproduction report calls L_001, ``t0c0y0`` the one it calls L_000.
-    """
-
-    t1c0y0: float
-    t1c0y1: float
-    t1c1y0: float
-    t1c1y1: float
-    t0c0y1: float
-    t0c0y0: float
-
-    def in_cell_order(self) -> tuple[float, ...]:
-        """The weights in the order of :data:`~cfmtl_lib.strata.CELLS`."""
-        return self.t1c0y0, self.t1c0y1, self.t1c1y0, self.t1c1y1, self.t0c0y1, self.t0c0y0
 
 
 def _constructions() -> Mapping[str, ConstructionFits]:
@@ -102,8 +84,8 @@ class Protocol:
     nuisance: FitConfig = field(default_factory=FitConfig)
     propensity_clip: tuple[float, float] = (0.1, 0.9)
     joint: FitConfig = field(default_factory=lambda: FitConfig(tolerance=1e-5))
-    joint_weights: CellWeights = CellWeights(5, 1, 1, 5, 5, 5)
-    two_stage_weights: CellWeights = CellWeights(1, 1, 1, 5, 10, 10)
+    joint_weights: CellWeights = field(default_factory=lambda: CellWeights(5, 1, 1, 5, 5, 5))
+    two_stage_weights: CellWeights = field(default_factory=lambda: CellWeights(1, 1, 1, 5, 10, 10))
     propensity_weight: float = 0.5
     joint_propensity_floor: float = 0.1
     pretraining_propensity: FitConfig = field(default_factory=lambda: FitConfig(loss="cross_entropy"))

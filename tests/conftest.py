@@ -11,4 +11,4 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-collect_ignore = ["data_parallel_script.py"]  # run by torchrun, holds no test
+collect_ignore = ["models/data_parallel_script.py"]  # run by torchrun, holds no test

@@ -43,7 +43,7 @@ def test_notebooks_check_their_parameters_first(path):
     cells = [c for c in jupytext.read(path).cells if c.cell_type == "code"]
     assert "parameters" in cells[0].metadata["tags"]
     lines = [line for line in cells[1].source.splitlines() if line.strip()]
-    assert lines[0] == "from cfmtl_lib.notebook_io import check_parameters"
+    assert lines[0] == "from cfmtl_lib.experiments.book.notebooks import check_parameters"
     assert lines[1].startswith("check_parameters(")
     assert set(re.findall(r'"(\w+)"', cells[1].source.split(")\n")[0])) == {*DEFAULTS, "seeds"}
 
@@ -132,11 +132,11 @@ def test_exercises_have_solutions_and_some_of_them_are_checked(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_figures_of_chapters_have_a_text(path):
     code = "\n".join(c.source for c in jupytext.read(path).cells if c.cell_type == "code")
-    assert "plt.show(" not in code, "show figures by pictures.picture(figure, text)"
-    drawn = len(re.findall(r"\bplots\.plot_|\bplt\.subplots\(|\bdiagrams\.", code))
-    shown = len(re.findall(r"\bpictures\.picture\(", code))
+    assert "plt.show(" not in code, "show figures by style.picture(figure, text)"
+    drawn = len(re.findall(r"\bcharts\.plot_|\bplt\.subplots\(|\bdiagrams\.", code))
+    shown = len(re.findall(r"\bstyle\.picture\(", code))
     assert shown == drawn
-    assert not drawn or "pictures.use_style()" in code
+    assert not drawn or "style.use_style()" in code
 
 
 def test_labels_of_exercises_are_unique():

@@ -1,93 +1,35 @@
-"""The house of CONTRIBUTING.md: imports run down the floors, without circles, and rooms stay small."""
+"""The structure of CONTRIBUTING.md: imports between folders run one way, and files and folders stay small."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 LIBRARY = Path(__file__).resolve().parent.parent / "cfmtl_lib"
-FLOORS = (
-    ("errors", "devices", "strata", "progress", "threads", "results", "reported", "notebook_io"),
-    (
-        "fit_config",
-        "row_source",
-        "parquet_log",
-        "compiled",
-        "compiled_cells",
-        "steps",
-        "training",
-        "protocol",
-        "logs",
-        "networks",
-        "cells",
-        "policy",
-        "plots",
-        "fitcache",
-        "pictures",
-        "diagrams",
-        "explorer",
-        "frames",
-        "log_columns",
-        "schema",
-        "likelihood",
-        "conventions",
-        "feature_networks",
-        "arms",
-    ),
-    (
-        "nuisances",
-        "learners",
-        "feature_nuisances",
-        "feature_cells",
-        "two_stage",
-        "model_parts",
-        "storage",
-        "scoring",
-        "selection",
-        "estimators",
-        "cfmtl",
-        "datasets",
-        "methods",
-        "pair_classifier",
-        "richer_nuisances",
-        "value",
-    ),
-    (
-        "runs",
-        "tables",
-        "variants",
-        "sensitivity",
-        "identification",
-        "loss_weights",
-        "disagreements",
-        "ledger",
-        "montecarlo",
-        "policy_check",
-        "feature_accuracy",
-        "coupon_study",
-        "cash_trial",
-        "cash_targeting",
-        "verdicts",
-    ),
-)
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
+FOLDERS = sorted(path.parent for path in LIBRARY.rglob("__init__.py"))
+WITHOUT_API_PAGE = {"datasets.readers", "models.kernels", "models.cell_kernels"}
 
 
 def name_of(path: Path) -> str:
     return ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
 
 
-def floor_of(module: str) -> int:
-    return next(k for k, rooms in enumerate(FLOORS) if module.split(".")[0] in rooms)
+def part_of(module: str) -> str:
+    """The folder of a module, or the module itself at the top of the library."""
+    return module.split(".")[0]
 
 
 def imports_of(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cfmtl_lib"):
-            found.add((node.module or "").removeprefix("cfmtl_lib").lstrip("."))
+            module = (node.module or "").removeprefix("cfmtl_lib").lstrip(".")
+            inside = LIBRARY.joinpath(*module.split("."))
+            submodules = {f"{module}.{alias.name}".lstrip(".") for alias in node.names}
+            files = {n for n in submodules if LIBRARY.joinpath(*n.split(".")).with_suffix(".py").is_file()}
+            found |= (files if inside.is_dir() else set()) or {module}
         elif isinstance(node, ast.Import):
             found |= {
                 alias.name.removeprefix("cfmtl_lib.")
@@ -97,43 +39,59 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_run_down(path):
-    for imported in imports_of(path):
-        assert imported, "a module imports the package itself: import the module it needs"
-        assert floor_of(imported) <= floor_of(name_of(path)), (
-            f"{name_of(path)} imports {imported}, a floor above"
-        )
+ARROWS = {name_of(path): imports_of(path) for path in MODULES}
 
 
-def test_no_circles():
-    arrows = {name_of(path): imports_of(path) for path in MODULES}
-    done: set[str] = set()
-    while len(done) < len(arrows):
-        free = {name for name, needs in arrows.items() if name not in done and needs & arrows.keys() <= done}
-        assert free, f"circle among {sorted(arrows.keys() - done)}"
-        done |= free
+def test_no_module_imports_the_package_itself():
+    assert not [name for name, needs in ARROWS.items() if "" in needs]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_rooms_stay_small(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, "split it in two"
+def test_no_circle_between_modules_or_folders():
+    """TopologicalSorter raises CycleError, which names the circle."""
+    TopologicalSorter(ARROWS).prepare()
+    folders: dict[str, set[str]] = {}
+    for name, needs in ARROWS.items():
+        folders.setdefault(part_of(name), set()).update({part_of(n) for n in needs} - {part_of(name)})
+    TopologicalSorter(folders).prepare()
 
 
-def test_the_map_in_contributing_names_every_room():
-    text = (LIBRARY.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for rooms in FLOORS:
-        for room in rooms:
-            assert f"`{room}.py`" in text or f"`{room}/`" in text, room
+def test_the_library_imports_no_experiments():
+    for name, needs in ARROWS.items():
+        if part_of(name) != "experiments":
+            assert "experiments" not in {part_of(n) for n in needs}, name
+
+
+def test_files_and_folders_stay_small():
+    assert len(list(LIBRARY.glob("*.py"))) <= 5
+    assert len([folder for folder in FOLDERS if folder.parent == LIBRARY]) <= 12
+    for folder in FOLDERS:
+        assert len(list(folder.glob("*.py"))) <= 12, folder
     for path in MODULES:
-        floor_of(name_of(path))
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, f"split {name_of(path)} in two"
+
+
+def test_no_file_hides_a_public_name():
+    import cfmtl_lib as cf
+
+    assert not {path.stem for path in LIBRARY.iterdir()} & set(cf.__all__)
+
+
+def test_the_map_in_contributing_names_every_module():
+    text = (LIBRARY.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in MODULES:
+        assert f"`{path.stem}`" in text, name_of(path)
 
 
 def test_every_module_is_in_the_api_reference():
     text = (LIBRARY.parent / "book" / "api.md").read_text(encoding="utf-8")
-    internal = {"datasets.readers", "compiled", "compiled_cells"}
-    for path in MODULES:
-        assert (f"cfmtl_lib.{name_of(path)}\n" in text) != (name_of(path) in internal), name_of(path)
+    for name in ARROWS:
+        assert (f"cfmtl_lib.{name}\n" in text) != (name in WITHOUT_API_PAGE), name
+
+
+def test_tests_mirror_the_folders():
+    tests = Path(__file__).parent
+    beside = {"book", "benchmarks"}
+    assert {p.parent.name for p in tests.glob("*/test_*.py")} <= {f.name for f in FOLDERS} | beside
 
 
 def test_torch_has_loaded_everything_before_threads_fit():
@@ -147,8 +105,8 @@ def test_torch_has_loaded_everything_before_threads_fit():
         "ast.parse = watched\n"
         "small = cf.simulated(n_users=30, n_items=30, n_pairs=800)\n"
         "cf.fit_methods(small, ['OR', 'CF-MTL'], n_jobs=2)\n"
-        "from cfmtl_lib import runs\n"
-        "runs.load_study = lambda *args, **kwargs: small\n"
+        "from cfmtl_lib.experiments import studies\n"
+        "studies.load_study = lambda *args, **kwargs: small\n"
         "cf.table4(seeds=2, construction='authors', methods=['OR'], n_jobs=2, progress=False)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

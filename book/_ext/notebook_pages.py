@@ -2,7 +2,8 @@
 
 Each notebook that the top-level ``_toc.yml`` names is run by papermill, with its own (small) parameters,
 when there is no run of the same code yet. The code is the notebook's code cells, the library, and the
-published results (``cfmtl_lib.notebook_io.code_fingerprint``). The command is the one that a reader types,
+published results (``cfmtl_lib.experiments.book.notebooks.code_fingerprint``). The command is the one that
+a reader types,
 from the repository root. So a run with other parameters makes a page too, and stays until the code changes:
 ``papermill notebooks/NAME.md book/notebooks/NAME.ipynb -p seeds 10``.
 
@@ -32,7 +33,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
-from cfmtl_lib.notebook_io import FINGERPRINT_KEY, code_fingerprint
+from cfmtl_lib.experiments.book.notebooks import FINGERPRINT_KEY, code_fingerprint
 
 log = logging.getLogger(__name__)
 

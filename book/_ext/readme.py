@@ -9,7 +9,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from cfmtl_lib import verdicts
+from cfmtl_lib.experiments.book import published_numbers
+from cfmtl_lib.experiments.paper import comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURE = Path("book", "assets", "ranking.svg")
@@ -18,20 +19,20 @@ BEGIN, END = "<!-- results: book/_ext/readme.py writes from here -->", "<!-- to 
 
 def results_block(root: Path) -> str:
     """Figure and table between the markers of README.md."""
-    fact = {name: value.text for name, value in verdicts.facts(root / "results").items()}
-    alt = verdicts.ranking(root / "results").alt
+    fact = {name: value.text for name, value in published_numbers.facts(root / "results").items()}
+    alt = comparison.ranking(root / "results").alt
     lines = [
         BEGIN,
         f"![{alt}]({FIGURE.as_posix()})",
         "",
         "| on MovieLens 1M | result |",
         "|---|---|",
-        f"| Table 4: means of {fact['table4-seeds']} seeds within {verdicts.TOLERANCE:g} % of print | "
+        f"| Table 4: means of {fact['table4-seeds']} seeds within {comparison.TOLERANCE:g} % of print | "
         f"{fact['table4-reproduced']} of {fact['table4-numbers']} "
         f"({fact['table4-largest-percent']} off at most) |",
         f"| Table 6: the same, identified fits | {fact['table6-reproduced']} of {fact['table6-numbers']} "
         f"({fact['table6-largest-percent']} off at most) |",
-        f"| Tables 4 and 5, Yelp and KuaiRec | {verdicts.NO_DATA} |",
+        f"| Tables 4 and 5, Yelp and KuaiRec | {comparison.NO_DATA} |",
         f"| lead of CF-MTL-v1 over CF-MTL that comes from other data | {fact['v1-lead-from-data']} |",
         "| labelling of the text instead of the code's, cash: lead of CF-OR over CF-MTL | "
         f"{fact['text-cf-or-lead-cash-authors']} and {fact['text-cf-or-lead-cash-document']} |",
@@ -51,7 +52,7 @@ def results_block(root: Path) -> str:
 def figure(root: Path) -> bytes:
     """The figure of README.md, marked with the digest of the file that it shows."""
     digest = hashlib.sha256((root / "results" / "ml-1m" / "table4.csv").read_bytes()).hexdigest()
-    svg = verdicts.ranking(root / "results").svg
+    svg = comparison.ranking(root / "results").svg
     return svg.replace(b"<svg ", f"<!-- results/ml-1m/table4.csv {digest} -->\n<svg ".encode(), 1)
 
 

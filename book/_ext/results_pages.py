@@ -1,6 +1,7 @@
 """Numbers of results/ on prose pages, each with a way back to its file, command and commit.
 
-The role ``{result}`` prints the number of a name (``cfmtl_lib.verdicts.facts``) as a link to its file on the
+The role ``{result}`` prints the number of a name (``cfmtl_lib.experiments.book.published_numbers.facts``) as
+a link to its file on the
 provenance page. The directives ``printed-numbers``, ``provenance``, ``notebook-status`` and
 ``ranking-figure`` print what is computed while the book is built. Each page depends on the files that it
 quotes, so that it is written anew when one of them changes. Every page made from a notebook ends with how it
@@ -23,15 +24,16 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import cfmtl_lib as cf
-from cfmtl_lib import verdicts
 from cfmtl_lib.datasets.catalog import CATALOG
-from cfmtl_lib.notebook_io import FINGERPRINT_KEY
+from cfmtl_lib.experiments.book import published_numbers
+from cfmtl_lib.experiments.book.notebooks import FINGERPRINT_KEY
+from cfmtl_lib.experiments.paper import comparison
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS
-from cfmtl_lib.results import load_results, provenance_table
+from cfmtl_lib.runtime.provenance import load_results, provenance_table
 
 log = logging.getLogger(__name__)
-facts = cache(verdicts.facts)
-judged = cache(verdicts.verdicts)
+facts = cache(published_numbers.facts)
+judged = cache(comparison.verdicts)
 
 Cell: TypeAlias = str | list[nodes.Node]
 
@@ -112,7 +114,7 @@ class PrintedNumbers(SphinxDirective):
             self.env.note_dependency(str(root / name))
         parts = []
         # What could be compared comes first.
-        numbers = numbers.assign(missing=numbers["verdict"] == verdicts.NO_DATA)
+        numbers = numbers.assign(missing=numbers["verdict"] == comparison.NO_DATA)
         groups = numbers.sort_values(["missing", "table"], kind="stable").groupby(
             ["table", "dataset"], sort=False
         )
@@ -125,7 +127,7 @@ class PrintedNumbers(SphinxDirective):
     def body(rows: pd.DataFrame) -> Iterator[nodes.Node]:
         """Command, then either the comparison or the printed numbers alone."""
         yield literal(rows["command"].iloc[0])
-        here = rows["verdict"].iloc[0] != verdicts.NO_DATA
+        here = rows["verdict"].iloc[0] != comparison.NO_DATA
         headers = ["scenario", "row", "printed"]
         headers += ["ours, mean ± sd", "seeds", "difference", "tolerance", "verdict"] if here else ["verdict"]
         lines: list[list[Cell]] = []
@@ -137,7 +139,7 @@ class PrintedNumbers(SphinxDirective):
                     [link_to(row["file"], f"{row['mean']:,.0f} ± {row['sd']:,.0f}")],
                     f"{row['seeds']:.0f}",
                     f"{row['percent']:+.1f} %".replace("-", "−"),
-                    f"{verdicts.TOLERANCE:g} %" if identified else "range of seeds",
+                    f"{comparison.TOLERANCE:g} %" if identified else "range of seeds",
                 ]
             lines.append([*line, row["verdict"]])
         yield table(headers, lines, numeric=range(2, 6) if here else [2])
@@ -260,7 +262,7 @@ class RankingFigure(SphinxDirective):
         """Return the picture, with its text alternative and its provenance."""
         root = results_root(self.env)
         self.env.note_dependency(str(root / "ml-1m" / "table4.csv"))
-        shown = verdicts.ranking(root)
+        shown = comparison.ranking(root)
         caption = nodes.paragraph(
             "", "Order of the methods on MovieLens 1M; ", link_to("ml-1m/table4.csv", "source")
         )

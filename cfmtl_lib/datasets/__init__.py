@@ -1,14 +1,14 @@
 """Data: the catalog and ratings tables, and the two ways to a study with known strata."""
 
-from cfmtl_lib.datasets.campaign import simulated_campaign
+from cfmtl_lib.datasets.case_studies.thornton import load_thornton, simulated_cash_trial, tidy_cash_trial
 from cfmtl_lib.datasets.catalog import CATALOG
-from cfmtl_lib.datasets.features import FeatureStudy, simulated_features
+from cfmtl_lib.datasets.construction import semisynthetic
 from cfmtl_lib.datasets.loading import load_study
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
-from cfmtl_lib.datasets.semisynthetic import semisynthetic
-from cfmtl_lib.datasets.simulated import simulated
+from cfmtl_lib.datasets.simulation_campaign import simulated_campaign
+from cfmtl_lib.datasets.simulation_features import FeatureStudy, simulated_features
+from cfmtl_lib.datasets.simulation_pairs import simulated
 from cfmtl_lib.datasets.study import LabelledPairs, Study
-from cfmtl_lib.datasets.thornton import load_thornton, simulated_cash_trial, tidy_cash_trial
 
 __all__ = [
     "CATALOG",

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
+from cfmtl_lib.datasets.construction import ConstructionNetworks, fit_construction, semisynthetic
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
-from cfmtl_lib.datasets.semisynthetic import ConstructionNetworks, fit_construction, semisynthetic
-from cfmtl_lib.datasets.simulated import simulated
+from cfmtl_lib.datasets.simulation_pairs import simulated
 from cfmtl_lib.datasets.study import Study
-from cfmtl_lib.devices import resolve_device
 from cfmtl_lib.errors import UnknownNameError, check_choice
-from cfmtl_lib.fitcache import FitCache, content_hash
 from cfmtl_lib.protocol import CONSTRUCTIONS, PAPER
+from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
 
 OBSERVED_AT_RANDOM = ("kuairec",)
 """Datasets of which each seed observes another random part, so that seeds cannot share one table."""
@@ -72,7 +72,7 @@ def load_study(
     Raises
     ------
     UnknownNameError, RatingsError, StudyError
-        As :func:`~cfmtl_lib.datasets.semisynthetic.semisynthetic` and the loader do.
+        As :func:`~cfmtl_lib.datasets.construction.semisynthetic` and the loader do.
     """
     if isinstance(dataset, str) and dataset == "simulated":
         return simulated(labelling, construction, seed)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfmtl_lib.errors import StudyError
-from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.strata import observe
 
 

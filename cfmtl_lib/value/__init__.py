@@ -1,16 +1,17 @@
 """What a policy is worth, from the log alone: doubly robust value, budget curve, error bars, checks."""
 
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.value.bounds import share_ranges, strata_bounds
-from cfmtl_lib.value.checks import (
+from cfmtl_lib.value.confounding import ConfoundingBound, confounding_bound
+from cfmtl_lib.value.curves import BudgetCurve, budget_curve, budget_curve_difference
+from cfmtl_lib.value.diagnostics import (
     balance,
     check_implications,
     negative_control,
     overlap,
     propensity_calibration,
 )
-from cfmtl_lib.value.confounding import ConfoundingBound, confounding_bound
-from cfmtl_lib.value.crossfit import crossfit
-from cfmtl_lib.value.curves import BudgetCurve, budget_curve, budget_curve_difference
 from cfmtl_lib.value.estimates import (
     Estimate,
     PolicyValue,
@@ -18,8 +19,9 @@ from cfmtl_lib.value.estimates import (
     policy_value_difference,
     strata_shares,
 )
-from cfmtl_lib.value.guarantee import RewardBound, reward_lower_bound
-from cfmtl_lib.value.scores import LogNuisances, UnitScores, unit_scores
+from cfmtl_lib.value.finite_sample import RewardBound, reward_lower_bound
+from cfmtl_lib.value.randomised import arm_means, arm_scores, complementary_thinning
+from cfmtl_lib.value.scores import UnitScores, unit_scores
 from cfmtl_lib.value.treated import (
     TreatedScores,
     treated_effect,
@@ -27,7 +29,6 @@ from cfmtl_lib.value.treated import (
     treated_shares,
     treated_value,
 )
-from cfmtl_lib.value.trials import arm_means, arm_scores, complementary_thinning
 
 __all__ = [
     "BudgetCurve",

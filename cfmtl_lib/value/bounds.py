@@ -19,11 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.strata import POTENTIAL_OUTCOMES, STRATA
-from cfmtl_lib.value.crossfit import crossfit
 from cfmtl_lib.value.estimates import check_labels, mean_estimate
-from cfmtl_lib.value.scores import LogNuisances, unit_scores
+from cfmtl_lib.value.scores import unit_scores
 
 LEAST_GROUP = 100
 """Rows of a group of x below which its bounds are refused."""

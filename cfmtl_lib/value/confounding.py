@@ -25,11 +25,13 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.policy.rewards import check_policy
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.value.crossfit import crossfit
-from cfmtl_lib.value.estimates import Estimate, check_policy, mean_estimate
-from cfmtl_lib.value.scores import LogNuisances, net_means, net_outcome, unit_scores
+from cfmtl_lib.value.estimates import Estimate, mean_estimate
+from cfmtl_lib.value.scores import net_means, net_outcome, unit_scores
 
 _STRONGEST = 1 - 1e-6
 

@@ -24,11 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.value.crossfit import crossfit
 from cfmtl_lib.value.estimates import check_labels
-from cfmtl_lib.value.scores import LogNuisances, unit_scores
+from cfmtl_lib.value.scores import unit_scores
 
 SHARES = tuple(round(0.02 * step, 2) for step in range(51))
 
@@ -150,7 +151,7 @@ def budget_curve(
         For ranking, higher first; from a model that has not seen this log. Ties go to rows that come first.
     log : IncentiveLog
     nuisances : LogNuisances, optional
-        For judging; :func:`~cfmtl_lib.value.crossfit.crossfit` with its defaults if left out.
+        For judging; :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults if left out.
     scenario : {"coupon", "cash"}
     cost : float
     by : {"share", "spend"}
@@ -160,7 +161,7 @@ def budget_curve(
     budgets : array_like of shape (k,), optional
         Increasing, from 0. Shares 0, 0.02, ..., 1, or 51 amounts up to what treating everyone costs.
     only_positive : bool
-        Stop where the score is no longer positive, as :func:`~cfmtl_lib.policy.allocate` does.
+        Stop where the score is no longer positive, as :func:`~cfmtl_lib.policy.allocation.allocate` does.
     clusters : array_like of shape (n,), optional
         Units of one cluster (a user, say) may depend on each other. Those of the log if left out.
     level : float

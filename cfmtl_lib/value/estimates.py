@@ -18,11 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.policy.rewards import check_policy
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import STRATA
-from cfmtl_lib.value.crossfit import crossfit
-from cfmtl_lib.value.scores import LogNuisances, UnitScores, unit_scores
+from cfmtl_lib.value.scores import UnitScores, unit_scores
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,14 @@ def policy_value(
         Whom the policy treats, or with which probability. It must not depend on the outcomes of this log.
     log : IncentiveLog
     nuisances : LogNuisances, optional
-        At the rows of the log; :func:`~cfmtl_lib.value.crossfit.crossfit` with its defaults if left out.
+        At the rows of the log; :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults if left
+        out.
     scenario : {"coupon", "cash"}
     cost : float, or array_like of shape (n,)
         Cost c >= 0 of one incentive, in units of one conversion net of it.
     conversion_value : float, or array_like of shape (n,), optional
         Of a conversion before the incentive is paid; then cost and result are in its units, money say. See
-        :func:`~cfmtl_lib.policy.expected_reward`.
+        :func:`~cfmtl_lib.policy.rewards.expected_reward`.
     clusters : array_like of shape (n,), optional
         Units of one cluster (a user, say) may depend on each other. Those of the log if left out.
     level : float
@@ -301,28 +304,6 @@ def z_score(value: float, standard_error: float) -> float:
     if standard_error > 0:
         return value / standard_error
     return float(np.copysign(np.inf, value)) if value else 0.0
-
-
-def check_policy(treat: ArrayLike, n: int) -> NDArray[np.float64]:
-    """A policy as probabilities of shape (n,), or an :class:`InputError` naming the first bad row."""
-    policy = np.asarray(treat)
-    if policy.shape != (n,):
-        raise InputError(
-            "treat", expected=f"shape ({n},), one value a row of the log", found=f"{policy.shape}"
-        )
-    if policy.dtype.kind not in "biuf":
-        raise InputError("treat", expected="True/False or numbers in [0, 1]", found=f"dtype {policy.dtype}")
-    policy = policy.astype(np.float64)
-    wrong = np.flatnonzero(~((policy >= 0) & (policy <= 1)))
-    if wrong.size:
-        raise InputError(
-            "treat",
-            expected="True/False or probabilities in [0, 1]",
-            found=str(policy[wrong[0]]),
-            row=int(wrong[0]),
-            advice="Turn scores into a policy with cfmtl_lib.allocate.",
-        )
-    return policy
 
 
 def check_labels(subject: str, labels: ArrayLike, n: int) -> tuple[NDArray, NDArray[np.int64]]:

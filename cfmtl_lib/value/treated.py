@@ -21,12 +21,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.logs import IncentiveLog
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.moments import CLIP_OF_ESTIMATES, LogNuisances
+from cfmtl_lib.policy.rewards import check_policy
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import SCENARIOS, check_costs, strata_from_moments
-from cfmtl_lib.value.crossfit import crossfit
-from cfmtl_lib.value.estimates import Estimate, check_policy, mean_estimate, shares_table
-from cfmtl_lib.value.scores import CLIP_OF_ESTIMATES, LogNuisances
+from cfmtl_lib.value.estimates import Estimate, mean_estimate, shares_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +122,7 @@ def treated_shares(
     ----------
     log : IncentiveLog
     nuisances : LogNuisances, optional
-        :func:`~cfmtl_lib.value.crossfit.crossfit` with its defaults if left out.
+        :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults if left out.
     clusters, level
         As in :func:`~cfmtl_lib.value.estimates.policy_value`.
     clip : float, optional

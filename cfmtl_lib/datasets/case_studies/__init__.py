@@ -1,0 +1,1 @@
+"""Tables of real campaigns and trials."""

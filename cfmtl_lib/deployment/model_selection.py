@@ -1,0 +1,221 @@
+"""Choosing between models by what a log shows, not by true strata: likelihood, policy value, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.estimators.baselines import MomentEstimator
+from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.likelihood import cell_log_likelihood, cell_probabilities
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.cross_fitting import crossfit, fold_of_rows
+from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.runtime.progress import track
+from cfmtl_lib.strata import CELLS
+from cfmtl_lib.value.estimates import mean_estimate, policy_value
+from cfmtl_lib.value.scores import unit_scores
+
+
+def compare_models(
+    log: IncentiveLog,
+    models: Mapping[str, CFMTL | MomentEstimator],
+    *,
+    folds: int | ArrayLike = 5,
+    scenario: str = "coupon",
+    cost: float = PAPER.cost,
+    budget: float = PAPER.budget,
+    nuisances: LogNuisances | None = None,
+    clusters: ArrayLike | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Cross-validate models: likelihood of held-out rows, doubly robust value of the policies they lead to.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    models : mapping of str to estimator
+        Unfitted, by name: other classes, or one class with other parameters.
+    folds : int or array_like of shape (n,), integer
+        As in :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit`; clusters of the log stay together.
+    scenario, cost
+        Of the reward that policies are made for.
+    budget : float
+        Share treated at most, within each fold.
+    nuisances : LogNuisances, optional
+        For the values, the same for all models; cross-fitted on the same folds if left out.
+    clusters : array_like of shape (n,), optional
+        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
+    seed : int
+        Of folds and nuisances.
+    progress : bool
+        Say on stderr how far it is.
+
+    Returns
+    -------
+    DataFrame
+        A row a model, in the order given. ``log_likelihood`` (nats a row; NaN where no strata are identified)
+        and ``value`` (conversions a row), ``_error`` their standard errors; ``_behind`` how far each lies
+        below the best, and ``_behind_error`` the standard error of that paired difference. Errors take the
+        fitted models as given.
+
+    Raises
+    ------
+    InputError
+        If there are no models, or folds or nuisances do not fit the log.
+
+    Examples
+    --------
+    >>> from cfmtl_lib import simulated_features
+    >>> from cfmtl_lib.estimators.counterfactual import CFOR
+    >>> from cfmtl_lib.estimators.baselines import Naive
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> log = simulated_features(4000, seed=2).log
+    >>> table = compare_models(log, {"CF-OR": CFOR(outcome=LogisticRegression()), "Naive": Naive()}, folds=2)
+    >>> table.index[table["value_behind"] == 0].tolist()
+    ['CF-OR']
+    """
+    if not models:
+        raise InputError("models", expected="at least one", found="none")
+    fold = fold_of_rows(log, folds, seed)
+    if nuisances is None:
+        nuisances = crossfit(log, folds=fold, seed=seed, progress=progress)
+    reward = unit_scores(log, nuisances).reward(scenario, cost)
+    n = len(log)
+    likelihood = {name: np.full(n, np.nan) for name in models}
+    treated = {name: np.zeros(n, dtype=bool) for name in models}
+    jobs = [(name, k) for name in models for k in range(int(fold.max()) + 1)]
+    for name, k in track(jobs, total=len(jobs), label="Comparing: fits", enabled=progress):
+        held_out = np.flatnonzero(fold == k)
+        model = clone(models[name]).fit(log.take(fold != k))
+        rows = log.x[held_out]
+        treated[name][held_out] = allocate(model.predict_reward(rows, scenario, cost), budget)
+        if hasattr(model, "predict_strata"):
+            p = model.predict_strata(rows)
+            likelihood[name][held_out] = _likelihood(p, log, held_out)
+    earned = {name: treat * reward for name, treat in treated.items()}
+    return pd.concat(
+        [
+            _against_best("log_likelihood", likelihood, log.clusters(clusters)),
+            _against_best("value", earned, log.clusters(clusters)),
+        ],
+        axis=1,
+    )
+
+
+def _likelihood(p: NDArray[np.float64], log: IncentiveLog, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+    everywhere = np.full((len(log), p.shape[1]), 0.2)
+    everywhere[rows] = p
+    return cell_log_likelihood(everywhere, log)[rows]
+
+
+def _against_best(
+    what: str, of_model: Mapping[str, NDArray[np.float64]], clusters: ArrayLike | None
+) -> pd.DataFrame:
+    """Mean of each model's rows, and its paired distance from the largest."""
+    means = {name: values.mean() for name, values in of_model.items() if not np.isnan(values).any()}
+    best = max(means, key=means.__getitem__) if means else None
+    found = {}
+    for name, values in of_model.items():
+        if best is None or name not in means:
+            found[name] = [np.nan] * 4
+            continue
+        mean = mean_estimate(values, clusters=clusters)
+        behind = mean_estimate(of_model[best] - values, clusters=clusters)
+        found[name] = [mean.value, mean.standard_error, behind.value, behind.standard_error]
+    columns = [what, f"{what}_error", f"{what}_behind", f"{what}_behind_error"]
+    return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("model")
+
+
+def policy_value_scorer(
+    scenario: str = "coupon", cost: float = PAPER.cost, budget: float = PAPER.budget, folds: int = 5
+) -> Callable[[BaseEstimator, ArrayLike, ArrayLike], float]:
+    """A scorer for ``GridSearchCV``: doubly robust value of the estimator's policy on the held-out rows.
+
+    Nuisances are cross-fitted on the held-out rows anew for each candidate; :func:`compare_models` shares
+    them and gives errors.
+
+    Examples
+    --------
+    >>> from cfmtl_lib import simulated_features
+    >>> from cfmtl_lib.estimators.baselines import OR
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> log = simulated_features(2000).log
+    >>> grid = {"outcome": [LogisticRegression(C=0.001), LogisticRegression(C=1.0)]}
+    >>> search = GridSearchCV(OR(), grid, scoring=policy_value_scorer(), cv=2)
+    >>> search.fit(log.x, np.column_stack([log.t, log.c, log.y])).best_params_
+    {'outcome': LogisticRegression()}
+    """
+
+    def score(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> float:
+        log = IncentiveLog.of(x, y)
+        treat = allocate(estimator.predict(x, scenario=scenario, cost=cost), budget)
+        return policy_value(treat, log, crossfit(log, folds=folds), scenario=scenario, cost=cost).value
+
+    return score
+
+
+def cell_calibration(
+    strata_probability: ArrayLike,
+    log: IncentiveLog,
+    *,
+    bins: int = 10,
+    clusters: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Predicted against observed frequency of the six observable cells, each in bins of its prediction.
+
+    Parameters
+    ----------
+    strata_probability : array_like of shape (n, 5)
+        At the rows of the log, from a model that was not fitted to them.
+    log : IncentiveLog
+    bins : int
+        Of equal numbers of rows, at least 1; ties can leave fewer.
+    clusters : array_like of shape (n,), optional
+        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``treated``, ``collected``, ``converted`` (the cell), ``predicted`` (mean, given the arm),
+        ``observed``, ``standard_error`` (of observed minus predicted) and ``rows``. Only rows of the cell's
+        arm count. Calibration is necessary, not sufficient: strata that share a cell can be mixed up at will.
+
+    Raises
+    ------
+    InputError
+        If shapes differ or bins is below 1.
+    """
+    if bins < 1:
+        raise InputError("bins", expected="at least 1", found=repr(bins))
+    predicted = cell_probabilities(strata_probability, log.t)
+    labels = log.clusters(clusters)
+    together = None if labels is None else np.asarray(labels)
+    found = []
+    for k, cell in enumerate(CELLS):
+        rows = np.flatnonzero(log.t == cell[0])
+        values = predicted[rows, k]
+        edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
+        bin_of = np.searchsorted(edges, values, side="right")
+        for b in np.unique(bin_of):
+            chosen = rows[bin_of == b]
+            if len(chosen) < 2:
+                continue
+            observed = (log.cell[chosen] == k).astype(np.float64)
+            gap = observed - predicted[chosen, k]
+            groups = None if together is None else together[chosen]
+            if groups is not None and len(np.unique(groups)) < 2:
+                continue
+            error = mean_estimate(gap, clusters=groups).standard_error
+            found.append([*cell, predicted[chosen, k].mean(), observed.mean(), error, len(chosen)])
+    names = ["treated", "collected", "converted", "predicted", "observed", "standard_error", "rows"]
+    return pd.DataFrame(found, columns=names)

@@ -1,0 +1,25 @@
+"""Estimators of the reward and of the strata, all with scikit-learn's conventions."""
+
+from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
+from cfmtl_lib.estimators.baselines import DR, IPS, OR, DRNet, IPSNet, MomentEstimator, Naive, ORNet
+from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
+from cfmtl_lib.estimators.counterfactual import CFDR, CFIPS, CFOR
+
+__all__ = [
+    "CFDR",
+    "CFIPS",
+    "CFMTL",
+    "CFOR",
+    "DR",
+    "IPS",
+    "OR",
+    "CFMTLv1",
+    "DRNet",
+    "IPSNet",
+    "LogEstimator",
+    "MomentEstimator",
+    "Naive",
+    "ORNet",
+    "StrataEstimator",
+]

@@ -1,0 +1,132 @@
+"""What all estimators of the library have in common with those of scikit-learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from cfmtl_lib.errors import LogError
+from cfmtl_lib.estimators.likelihood import cell_log_likelihood
+from cfmtl_lib.logs.encoding import Rows
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.logs.schema import InputSchema
+from cfmtl_lib.logs.validation import outcome_columns
+from cfmtl_lib.protocol import PAPER
+
+
+def log_of(x: IncentiveLog | ParquetLog | Rows, y: ArrayLike | None = None) -> IncentiveLog | ParquetLog:
+    """What ``fit`` was given, as a log; see :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.of`."""
+    if not isinstance(x, ParquetLog):
+        return IncentiveLog.of(x, y)
+    if y is not None:
+        raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
+    return x
+
+
+class LogEstimator(BaseEstimator):
+    """Base of the estimators: fitted to a log, asked at x.
+
+    ``fit`` takes an :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog`, or x and y as scikit-learn passes
+    them, y with the
+    columns incentive given, collected, converted. So ``Pipeline`` and ``GridSearchCV`` work, where
+    ``predict`` is the reward, ``predict_proba`` the strata and ``score`` the likelihood of held-out rows.
+
+    Attributes
+    ----------
+    schema_ : InputSchema
+        What x has to be.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only where the log was made of a table.
+    """
+
+    schema_: InputSchema
+
+    def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
+        """Take what x has to be from the log that is fitted."""
+        self.schema_ = InputSchema.of(log)
+        self.n_features_in_ = self.schema_.n_features
+        if log.encoder is not None:
+            self.feature_names_in_ = np.array(log.encoder.names, dtype=object)
+
+    def predict_reward(
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+    ) -> NDArray[np.float64]:
+        """Predicted reward of treating each row, to rank rows by.
+
+        Parameters
+        ----------
+        x : IncentiveLog, array_like, DataFrame or (pairs, features)
+            Of the kind that the log of ``fit`` had; n rows.
+        scenario : {"coupon", "cash"}
+        cost : float, or array_like of shape (n,)
+            Cost c >= 0 of the incentive, in units of one conversion net of it.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        InputError
+            If x is not what the model was fitted on, or scenario or cost are bad.
+        """
+        raise NotImplementedError
+
+    def predict(
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+    ) -> NDArray[np.float64]:
+        """:meth:`predict_reward`, by the name that scikit-learn knows."""
+        return self.predict_reward(x, scenario, cost)
+
+    def score(self, x: IncentiveLog | Rows, y: ArrayLike | None = None) -> float:
+        """Mean log-probability of what rows show, in nats: larger is better.
+
+        Parameters
+        ----------
+        x : IncentiveLog, or x as in :meth:`predict_reward`
+            Rows that the model was not fitted to.
+        y : array_like of shape (n, 3), 0/1
+            Incentive given, collected, converted; not beside a log.
+        """
+        check_is_fitted(self)
+        rows = self._rows_with_outcomes(x, y)
+        return float(self._log_likelihood(rows).mean())
+
+    def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def _rows_with_outcomes(self, x: IncentiveLog | Rows, y: ArrayLike | None) -> IncentiveLog:
+        if isinstance(x, IncentiveLog):
+            return IncentiveLog.of(x, y)
+        # Encoded as at fit, not anew.
+        return IncentiveLog(self.schema_.matrix(x), *outcome_columns(y), encoder=self.schema_.encoder)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.one_d_labels = False
+        tags.target_tags.two_d_labels = True
+        return tags
+
+
+class StrataEstimator(LogEstimator):
+    """Base of the estimators that identify strata."""
+
+    def predict_strata(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+        """Strata probabilities at x: shape (n, 5), float64; rows sum to 1."""
+        raise NotImplementedError
+
+    def predict_proba(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+        """:meth:`predict_strata`, by the name that scikit-learn knows."""
+        return self.predict_strata(x)
+
+    def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:
+        return cell_log_likelihood(self.predict_strata(log), log)

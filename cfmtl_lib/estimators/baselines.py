@@ -1,0 +1,278 @@
+r"""The paper's baselines and its three counterfactual estimators, on pairs or features.
+
+CATE methods (OR, IPS, DR) predict :math:`(1+c)(\mu_1 - \mu_0) - c` and know no strata; Naive predicts
+:math:`\mu_1 - c`. Their counterfactual twins (CF-OR, CF-IPS, CF-DR) estimate the five strata from the same
+moments and predict each row's expected reward. Moments and families:
+:mod:`cfmtl_lib.nuisances.pair_nuisances`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.estimators.base import LogEstimator, log_of
+from cfmtl_lib.estimators.likelihood import outcome_log_likelihood
+from cfmtl_lib.logs.encoding import Rows
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
+from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances, FittedMean
+from cfmtl_lib.nuisances.moments import MOMENTS
+from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.strata import SCENARIOS, check_costs
+
+Moment: TypeAlias = AdditiveNetwork | FittedMean
+
+
+class MomentEstimator(LogEstimator):
+    """Base of the estimators that are functions of fitted moments.
+
+    Pairs are fitted by the paper's network unless ``outcome`` says otherwise; anything else by scikit-learn
+    learners (:mod:`cfmtl_lib.nuisances.feature_nuisances`).
+
+    Parameters
+    ----------
+    config : FitConfig
+        Of every network of pairs.
+    propensity_clip : (float, float)
+        Bounds of the estimated propensity (IPS and DR families). A known propensity of features is used as it
+        is; the paper estimates that of pairs in any case.
+    outcome : classifier, optional
+        For the outcome regressions; see :func:`~cfmtl_lib.nuisances.learners.default_classifier` and
+        :func:`~cfmtl_lib.nuisances.learners.suited`.
+    propensity : classifier, optional
+        The kind of ``outcome`` if left out.
+    pseudo_outcome : regressor, optional
+        For the targets of the IPS and DR families, which are no probabilities; gradient boosting if left out.
+    folds : int
+        Of the cross-fitting behind these targets.
+    device : str or torch.device
+        Of the networks. "auto" takes CUDA where there is a CUDA device.
+    seed : int
+    progress : bool
+        Say on stderr how far the fits are.
+
+    Attributes
+    ----------
+    moments_ : dict of str to AdditiveNetwork or FittedMean
+        The fitted moments that the method uses.
+    nuisances_ : PairNuisances or FeatureNuisances
+        All fits made for it, with their training curves.
+    schema_, n_features_in_, feature_names_in_
+        See :class:`~cfmtl_lib.estimators.base.LogEstimator`.
+    """
+
+    family: ClassVar[str] = "OR"
+    uses: ClassVar[tuple[str, ...]] = ("converted_treated", "converted_untreated")
+
+    def __init__(
+        self,
+        *,
+        config: FitConfig = PAPER.nuisance,
+        propensity_clip: tuple[float, float] = PAPER.propensity_clip,
+        outcome: BaseEstimator | None = None,
+        propensity: BaseEstimator | None = None,
+        pseudo_outcome: BaseEstimator | None = None,
+        folds: int = 5,
+        device: str = "auto",
+        seed: int = 0,
+        progress: bool = False,
+    ) -> None:
+        self.config = config
+        self.propensity_clip = propensity_clip
+        self.outcome = outcome
+        self.propensity = propensity
+        self.pseudo_outcome = pseudo_outcome
+        self.folds = folds
+        self.device = device
+        self.seed = seed
+        self.progress = progress
+
+    def fit(
+        self,
+        x: IncentiveLog | ParquetLog | Rows,
+        y: ArrayLike | None = None,
+        *,
+        nuisances: PairNuisances | None = None,
+    ) -> Self:
+        """Fit the moments.
+
+        Parameters
+        ----------
+        x : IncentiveLog, ParquetLog, or features
+        y : array_like of shape (n, 3), 0/1, optional
+            Incentive given, collected, converted, beside features; see
+            :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.of`.
+        nuisances : PairNuisances, optional
+            Fits of the same log to share with other estimators. They must have been made with the
+            settings of this estimator.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        LogError
+            If x and y make no log.
+        InputError
+            If shared fits belong to another log or other settings.
+        """
+        log = log_of(x, y)
+        self.remember_input(log)
+        self.nuisances_ = self._own_nuisances(log) if nuisances is None else self._shared(nuisances, log)
+        self.moments_ = self._fit_moments(self.nuisances_)
+        return self
+
+    def _own_nuisances(self, log: IncentiveLog | ParquetLog) -> PairNuisances | FeatureNuisances:
+        if log.is_pairs and self.outcome is None:
+            return PairNuisances(
+                log,
+                config=self.config,
+                propensity_clip=self.propensity_clip,
+                device=self.device,
+                seed=self.seed,
+                progress=self.progress,
+            )
+        if isinstance(log, ParquetLog):
+            raise InputError(
+                "outcome",
+                expected="none with a log in files, which trains the paper's networks",
+                found=repr(self.outcome),
+                advice="Load the log into memory for a learner of scikit-learn.",
+            )
+        return FeatureNuisances(
+            log,
+            outcome=self.outcome,
+            propensity=self.propensity,
+            pseudo_outcome=self.pseudo_outcome,
+            propensity_clip=self.propensity_clip,
+            folds=self.folds,
+            seed=self.seed,
+            progress=self.progress,
+        )
+
+    def _shared(self, nuisances: PairNuisances, log: IncentiveLog | ParquetLog) -> PairNuisances:
+        if nuisances.log is not log:
+            raise InputError("nuisances", expected="fits of this log", found="fits of another log")
+        if (nuisances.config, nuisances.propensity_clip, nuisances.seed) != (
+            self.config,
+            tuple(self.propensity_clip),
+            self.seed,
+        ):
+            raise InputError(
+                "nuisances",
+                expected=f"fits with {self.config}, clip {self.propensity_clip} and seed {self.seed}",
+                found=f"{nuisances.config}, clip {nuisances.propensity_clip} and seed {nuisances.seed}",
+                advice="Make PairNuisances with the settings of the estimator.",
+            )
+        return nuisances
+
+    def _fit_moments(self, nuisances: PairNuisances | FeatureNuisances) -> dict[str, Moment]:
+        return {name: nuisances.moment(self.family, name) for name in self.uses}
+
+    def predict_moment(self, x: IncentiveLog | Rows, name: str) -> NDArray[np.float64]:
+        """One fitted moment at x, shape (n,)."""
+        check_is_fitted(self, "moments_")
+        moment = self.moments_[check_choice("moment", name, self.moments_)]
+        matrix = self.schema_.matrix(x)
+        if isinstance(moment, FittedMean):
+            return moment.predict(matrix)
+        return predict_probability(moment, matrix)
+
+    def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:
+        """Of conversions alone: the method says nothing on collecting."""
+        return outcome_log_likelihood(log, *(self.predict_moment(log, name) for name in self.uses[:2]))
+
+
+class Naive(MomentEstimator):
+    r"""Rank by response, :math:`\mu_1(x) - c`: who converts when treated, whatever they would do untreated.
+
+    Estimates :math:`\mu_1` by regression on the treated rows. Ignores the scenario. Identifies no stratum.
+    """
+
+    uses = ("converted_treated",)
+
+    def predict_reward(
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+    ) -> NDArray[np.float64]:
+        """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
+        check_choice("scenario", scenario, SCENARIOS)
+        response = self.predict_moment(x, "converted_treated")
+        return response - check_costs(cost, len(response))
+
+
+class OR(MomentEstimator):
+    r"""Rank by net effect, :math:`(1+c)(\mu_1 - \mu_0) - c`, both means by outcome regression (a T-learner).
+
+    The cost is charged as if all who do not convert because of the incentive were always buyers, in
+    both scenarios. Identifies coupon buyers (the CATE), no other stratum.
+    """
+
+    def predict_cate(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+        r"""Uplift :math:`\mu_1(x) - \mu_0(x)`, shape (n,)."""
+        return self.predict_moment(x, "converted_treated") - self.predict_moment(x, "converted_untreated")
+
+    def predict_reward(
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+    ) -> NDArray[np.float64]:
+        """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
+        check_choice("scenario", scenario, SCENARIOS)
+        cate = self.predict_cate(x)
+        costs = check_costs(cost, len(cate))
+        return (1 + costs) * cate - costs
+
+
+class IPS(OR):
+    """As :class:`OR`, both means fitted to inverse-propensity weighted outcomes."""
+
+    family = "IPS"
+
+
+class DR(OR):
+    """As :class:`OR`, both means fitted to doubly robust (AIPW) pseudo-outcomes."""
+
+    family = "DR"
+
+
+class ORNet(OR):
+    r"""Uplift whose cost is paid on take-up: :math:`(1+c)(\mu_1 - \mu_0) - c\,w`, by outcome regression.
+
+    What is paid for is observed under treatment: in the coupon scenario a used coupon,
+    :math:`w(x) = P(C{=}1, Y{=}1|T{=}1, x)`; in the cash scenario a collected incentive,
+    :math:`w(x) = P(C{=}1|T{=}1, x)`. No stratum is asked for, and neither exclusion nor monotonicity are
+    used. Under both, this is the expected reward of the pair: it equals that of :class:`CFOR` with
+    ``cell_form="joint"``, for any values of the moments.
+    """
+
+    uses = tuple(MOMENTS)
+
+    def predict_reward(
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+    ) -> NDArray[np.float64]:
+        """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
+        paid = {"coupon": "collected_and_converted_treated", "cash": "collected_treated"}
+        of_scenario = paid[check_choice("scenario", scenario, SCENARIOS)]
+        cate = self.predict_cate(x)
+        costs = check_costs(cost, len(cate))
+        return (1 + costs) * cate - costs * self.predict_moment(x, of_scenario)
+
+
+class IPSNet(ORNet):
+    """As :class:`ORNet`, moments fitted to inverse-propensity weighted outcomes."""
+
+    family = "IPS"
+
+
+class DRNet(ORNet):
+    """As :class:`ORNet`, moments fitted to doubly robust (AIPW) pseudo-outcomes."""
+
+    family = "DR"

@@ -1,0 +1,99 @@
+r"""What the loss of CF-MTL can see, and what it cannot once the terms of the untreated cells are gone.
+
+The four treated cells hold coupon buyers and always buyers as their sum only. So the loss of these cells
+is the same for all strata probabilities that differ by a multiple of :math:`(0, 0, 0, 1, -1)`: along that
+direction the likelihood is flat, and where a fit ends there depends on its start, weight decay and path.
+Either cell of the untreated arm ends that: (0, 0, 1) holds always buyers without coupon buyers, (0, 0, 0) the
+reverse.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import null_space
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.models.losses import INSIDE_LOG, CellWeights
+from cfmtl_lib.strata import ALWAYS_BUYER, CELL_MEMBERSHIP, CELLS, COUPON_BUYER
+
+
+def unseen_directions(weights: CellWeights) -> NDArray[np.float64]:
+    """Directions of strata probabilities that cells with a positive weight do not depend on.
+
+    Parameters
+    ----------
+    weights : CellWeights
+
+    Returns
+    -------
+    ndarray of shape (5, m), float64
+        An orthonormal basis; m = 0 if the strata are identified from these cells.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from cfmtl_lib.protocol import PAPER
+    >>> unseen_directions(PAPER.two_stage_weights).shape
+    (5, 0)
+    >>> without_both = replace(PAPER.two_stage_weights, t0c0y1=0, t0c0y0=0)
+    >>> np.abs(unseen_directions(without_both)[:, 0]).round(3).tolist()
+    [0.0, 0.0, 0.0, 0.707, 0.707]
+    """
+    seen = np.array(weights.in_cell_order()) > 0
+    # Probabilities sum to one: no direction may change their sum.
+    return null_space(np.vstack([CELL_MEMBERSHIP[seen], np.ones(CELL_MEMBERSHIP.shape[1])]))
+
+
+def move_between_buyers(strata_probability: ArrayLike, share: float) -> NDArray[np.float64]:
+    """Strata probabilities after a share of one kind of buyers is moved to the other.
+
+    Parameters
+    ----------
+    strata_probability : array_like of shape (n, 5), float
+    share : float in [-1, 1]
+        Above 0, this share of the always buyers become coupon buyers; below 0, the reverse.
+
+    Returns
+    -------
+    ndarray of shape (n, 5), float64
+
+    Raises
+    ------
+    InputError
+        If the share lies outside [-1, 1].
+
+    Examples
+    --------
+    >>> move_between_buyers([[0.1, 0.1, 0.2, 0.4, 0.2]], share=0.5).round(6).tolist()
+    [[0.1, 0.1, 0.2, 0.5, 0.1]]
+    """
+    if not -1 <= share <= 1:
+        raise InputError("share", expected="a number in [-1, 1]", found=repr(share))
+    p = np.array(strata_probability, dtype=np.float64)
+    moved = share * (p[:, ALWAYS_BUYER] if share > 0 else p[:, COUPON_BUYER])
+    p[:, COUPON_BUYER] += moved
+    p[:, ALWAYS_BUYER] -= moved
+    return p
+
+
+def expected_cell_losses(assumed: ArrayLike, truth: ArrayLike, propensity: ArrayLike) -> NDArray[np.float64]:
+    """Expected cross-entropy a row of each cell, unweighted, if ``truth`` holds and ``assumed`` is predicted.
+
+    Parameters
+    ----------
+    assumed, truth : array_like of shape (n, 5), float
+        Strata probabilities.
+    propensity : array_like of shape (n,), float
+        True, and predicted.
+
+    Returns
+    -------
+    ndarray of shape (6,), float64
+        In the order of :data:`~cfmtl_lib.strata.CELLS`; natural logarithm.
+    """
+    treated = np.array([t for t, _, _ in CELLS], dtype=bool)
+    arm = np.where(treated[:, None], np.asarray(propensity), 1 - np.asarray(propensity))
+    q, happens = (arm * (CELL_MEMBERSHIP @ np.asarray(p, dtype=np.float64).T) for p in (assumed, truth))
+    q = np.clip(q + INSIDE_LOG, None, 1 - INSIDE_LOG)
+    return -(happens * np.log(q) + (1 - happens) * np.log(1 - q)).mean(axis=1)

@@ -1,0 +1,75 @@
+"""How well predictions explain what a log shows: what models can be compared by without true strata."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.strata import CELL_MEMBERSHIP, STRATA
+
+LEAST_PROBABILITY = 1e-4
+"""Given to a cell that a model holds for less likely, or for impossible: plug-in estimates can leave [0, 1],
+and one surprise should not decide between models."""
+
+
+def cell_probabilities(strata_probability: ArrayLike, treated: ArrayLike) -> NDArray[np.float64]:
+    """P(cell | T, x) of the six cells; 0 for those of the other arm.
+
+    Parameters
+    ----------
+    strata_probability : array_like of shape (n, 5)
+    treated : array_like of shape (n,), 0/1
+
+    Returns
+    -------
+    ndarray of shape (n, 6), float64
+        In the order of :data:`~cfmtl_lib.strata.CELLS`.
+
+    Examples
+    --------
+    >>> cell_probabilities([[0.1, 0.2, 0.3, 0.3, 0.1]], [1]).round(2).tolist()
+    [[0.1, 0.2, 0.3, 0.4, 0.0, 0.0]]
+    """
+    p = np.asarray(strata_probability, dtype=np.float64)
+    arm = np.asarray(treated)
+    if p.ndim != 2 or p.shape[1] != len(STRATA) or arm.shape != (len(p),):
+        raise InputError(
+            "strata_probability", expected="(n, 5), beside n rows of a log", found=f"{p.shape}, {arm.shape}"
+        )
+    cells = p @ CELL_MEMBERSHIP.T
+    cells[:, :4] *= arm[:, None] == 1  # the treated cells come first
+    cells[:, 4:] *= arm[:, None] == 0
+    return cells
+
+
+def cell_log_likelihood(strata_probability: ArrayLike, log: IncentiveLog) -> NDArray[np.float64]:
+    """Log-probability of what each row of a log shows, given its treatment; shape (n,), in nats.
+
+    The propensity does not enter: the mean over held-out rows compares models of strata, however they see
+    the assignment. Probabilities below :data:`LEAST_PROBABILITY` count as that.
+
+    Examples
+    --------
+    >>> log = IncentiveLog(x=[[0.0], [0.0]], t=[1, 0], c=[1, 0], y=[1, 0])
+    >>> cell_log_likelihood([[0.2] * 5, [0.2] * 5], log).round(3).tolist()  # logs of 0.4 and of 0.6
+    [-0.916, -0.511]
+    """
+    cells = cell_probabilities(strata_probability, log.t)
+    observed = cells[np.arange(len(log)), log.cell]
+    return np.log(observed.clip(LEAST_PROBABILITY, 1.0))
+
+
+def outcome_log_likelihood(
+    log: IncentiveLog, converted_treated: ArrayLike, converted_untreated: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Log-probability of each row's conversion under its arm's mean; shape (n,), in nats.
+
+    Without a mean of the untreated their rows say nothing and get 0.
+    """
+    treated = log.t == 1
+    untreated_mean = converted_treated if converted_untreated is None else converted_untreated
+    mean = np.where(treated, np.asarray(converted_treated), np.asarray(untreated_mean))
+    observed = np.where(log.y == 1, mean, 1 - mean).clip(LEAST_PROBABILITY, 1.0)
+    return np.log(observed) * (treated if converted_untreated is None else 1.0)

@@ -1,0 +1,1 @@
+"""The two case studies of the book."""

@@ -1,0 +1,1 @@
+"""Simulation studies of bias, coverage and accuracy."""

@@ -1,0 +1,117 @@
+"""How close each method comes on simulated campaigns: strata probabilities, and the policies they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from cfmtl_lib.datasets.simulation_campaign import CampaignStudy, simulated_campaign
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.estimators.baselines import OR, MomentEstimator, Naive
+from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
+from cfmtl_lib.estimators.counterfactual import CFDR, CFOR
+from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.policy.rewards import expected_reward
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.runtime.progress import track
+from cfmtl_lib.runtime.provenance import RunRecord, save_results
+from cfmtl_lib.strata import SCENARIOS, STRATA
+
+LOGISTIC = LogisticRegression(max_iter=1000)
+
+METHODS: dict[str, Callable[..., CFMTL | MomentEstimator]] = {
+    "Naive, boosting": Naive,
+    "OR, boosting": OR,
+    "CF-OR, logistic": partial(CFOR, outcome=LOGISTIC),
+    "CF-OR, boosting": CFOR,
+    "CF-DR, boosting": CFDR,
+    "CF-MTL": CFMTL,
+    "CF-MTL-v1": CFMTLv1,
+}
+"""With the defaults of the library for features, but for the logistic regressions."""
+
+LATER_ROWS = 50_000
+"""Rows of another draw of the population that models are judged on."""
+
+
+def feature_accuracy(
+    seeds: int,
+    sizes: Sequence[int] = (2_000, 10_000, 50_000),
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    later_rows: int = LATER_ROWS,
+    results_dir: str | Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Fit methods to simulated campaigns and judge them by the truth, on other customers.
+
+    Nothing is chosen by these numbers: configurations are the library's defaults.
+
+    Parameters
+    ----------
+    seeds : int
+        Campaigns of each size: 0, 1, ...
+    sizes : sequence of int
+        Rows of the logs.
+    methods : sequence of str
+        From :data:`METHODS`.
+    later_rows : int
+        Rows that models are judged on.
+    results_dir : str or Path, optional
+        Where ``simulated-campaign/accuracy.csv`` and its provenance go; nowhere if left out.
+    progress : bool
+        Say on stderr how far it is.
+
+    Returns
+    -------
+    DataFrame
+        A row a size, seed and method: ``error``, the mean absolute error of the five probabilities (NaN where
+        no strata are identified), ``error_...`` of each stratum, and for each scenario ``..._reward``, the
+        true expected reward of the policy (c = 0.4, at most 40 % treated) as a share of that of the policy
+        that knows the true probabilities.
+
+    Raises
+    ------
+    InputError
+        If there are no seeds.
+    """
+    if seeds < 1:
+        raise InputError("seeds", expected="at least 1", found=repr(seeds))
+    command = f"cfmtl_lib.experiments.evaluation.campaign_accuracy.feature_accuracy({seeds}, {tuple(sizes)})"
+    record = RunRecord(command, range(seeds))
+    jobs = [(n, seed, name) for n in sizes for seed in range(seeds) for name in methods]
+    rows = []
+    for n, seed, name in track(jobs, total=len(jobs), label="Accuracy: fits", enabled=progress):
+        later = simulated_campaign(later_rows, seed=10_000 + seed)
+        model = METHODS[name](seed=seed).fit(simulated_campaign(n, seed=seed).log())
+        rows.append({"rows": n, "seed": seed, "method": name, **judged(model, later)})
+    table = pd.DataFrame(rows)
+    if results_dir is not None:
+        folder = Path(results_dir) / "simulated-campaign"
+        save_results(
+            {"accuracy": table}, folder, record.finish("drawn by the command", later_rows=later_rows)
+        )
+    return table
+
+
+def judged(model: CFMTL | MomentEstimator, later: CampaignStudy) -> dict[str, float]:
+    """Errors and rewards of one model on rows whose strata probabilities are known."""
+    truth, found = later.strata_probability, {}
+    if hasattr(model, "predict_strata"):
+        gaps = np.abs(model.predict_strata(later.table) - truth).mean(axis=0)
+        found = {"error": float(gaps.mean())}
+        found |= {
+            f"error_{name.replace(' ', '_')}": float(gap) for name, gap in zip(STRATA, gaps, strict=True)
+        }
+    for scenario in SCENARIOS:
+        reward = expected_reward(truth, scenario, PAPER.cost)
+        chosen = allocate(model.predict_reward(later.table, scenario, PAPER.cost), PAPER.budget)
+        best = allocate(reward, PAPER.budget)
+        found[f"{scenario}_reward"] = float(reward[chosen].sum() / reward[best].sum())
+    return found

@@ -1,0 +1,412 @@
+"""Monte Carlo evidence: bias of the estimated strata shares, coverage of the intervals of policy values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+from threadpoolctl import threadpool_limits
+
+from cfmtl_lib.datasets.simulation_features import (
+    POINTS,
+    FeatureStudy,
+    means_of,
+    propensities,
+    simulated_features,
+    strata_probabilities,
+)
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.runtime.provenance import RunRecord, save_results
+from cfmtl_lib.strata import COUPON_BUYER, SCENARIOS, STRATA, observe, stratum_rewards
+from cfmtl_lib.value.estimates import Estimate, policy_value, policy_value_difference
+from cfmtl_lib.value.finite_sample import reward_lower_bound
+from cfmtl_lib.value.scores import unit_scores
+
+NUISANCES = {
+    "both right": ("fitted", "known"),
+    "outcome wrong": ("constant", "known"),
+    "propensity wrong": ("fitted", "constant"),
+    "both wrong": ("constant", "constant"),
+    "both fitted": ("fitted", "fitted"),
+}
+"""Where (outcome means, propensity) come from: frequencies by x ("fitted") or over all x ("constant")."""
+
+N_FOLDS = 5
+
+
+def share_bias(n_replications: int = 500, n: int = 5000, seed: int = 0) -> pd.DataFrame:
+    """Bias of CF-OR, CF-IPS and CF-DR for the five strata shares, with nuisances right and wrong.
+
+    Each replication is a log of :func:`~cfmtl_lib.datasets.simulation_features.simulated_features`. Right
+    nuisances are
+    frequencies at each of the 32 values of x, in the other four folds; wrong ones ignore x. All replications
+    are worked out as one array.
+
+    Parameters
+    ----------
+    n_replications : int
+    n : int
+        Rows of each log.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        nuisances, estimator, stratum, truth, bias, standard_error (Monte Carlo, of the bias), sd (of the
+        estimator), replications.
+
+    Examples
+    --------
+    >>> table = share_bias(n_replications=20, n=2000)
+    >>> sorted(table["estimator"].unique())
+    ['CF-DR', 'CF-IPS', 'CF-OR']
+    """
+    rng = np.random.default_rng([seed, 1])
+    log = _stacked_log(n_replications * n, rng)
+    replication = np.repeat(np.arange(n_replications), n)
+    fold = np.tile(np.arange(n) % N_FOLDS, n_replications)
+    truth = strata_probabilities().mean(axis=0)
+    rows = []
+    for name, (outcome, propensity) in NUISANCES.items():
+        means = _nuisances(log, replication, fold, outcome, propensity)
+        zero = np.zeros(len(log))
+        no_regression = LogNuisances(means.propensity, zero, zero, zero, zero, means.propensity_is_known)
+        by_unit = {
+            "CF-OR": means.predicted_strata(),
+            "CF-IPS": unit_scores(log, no_regression).strata(),
+            "CF-DR": unit_scores(log, means).strata(),
+        }
+        for estimator, units in by_unit.items():
+            shares = units.reshape(n_replications, n, len(STRATA)).mean(axis=1)
+            for s, stratum in enumerate(STRATA):
+                sd = float(shares[:, s].std(ddof=1))
+                rows.append(
+                    {
+                        "nuisances": name,
+                        "estimator": estimator,
+                        "stratum": stratum,
+                        "truth": float(truth[s]),
+                        "bias": float(shares[:, s].mean() - truth[s]),
+                        "standard_error": sd / np.sqrt(n_replications),
+                        "sd": sd,
+                        "replications": n_replications,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+class Target(NamedTuple):
+    """What an interval should cover: the value of a policy, or of a difference of two."""
+
+    name: str
+    treat: NDArray[np.float64]
+    other: NDArray[np.float64] | None
+    scenario: str
+
+
+def smooth_classifier() -> ClassifierMixin:
+    """Logistic regression on features and their products: the classifier of :func:`coverage`."""
+    return make_pipeline(
+        PolynomialFeatures(degree=2, interaction_only=True, include_bias=False),
+        LogisticRegression(C=10.0, max_iter=500),
+    )
+
+
+def coverage(
+    n_replications: int = 500,
+    n: int = 5000,
+    *,
+    classifier: ClassifierMixin | None = None,
+    folds: int = N_FOLDS,
+    n_noise: int = 0,
+    level: float = 0.95,
+    seed: int = 0,
+    n_jobs: int = 2,
+) -> pd.DataFrame:
+    """How often intervals of policy values, and of paired differences, contain the truth.
+
+    Parameters
+    ----------
+    n_replications : int
+    n : int
+        Rows of each log.
+    classifier : classifier, optional
+        For all nuisances; :func:`smooth_classifier` if left out. The propensity is estimated, not known.
+    folds : int
+        1 switches cross-fitting off.
+    n_noise : int
+        Features of pure noise that the classifiers see besides the five.
+    level : float
+    seed : int
+    n_jobs : int
+        Processes; the table does not depend on it.
+
+    Returns
+    -------
+    DataFrame
+        target, scenario, truth, bias, bias_se (Monte Carlo), sd, mean_se, coverage, low and high (99 %
+        binomial range of a right coverage), replications.
+    """
+    classifier = smooth_classifier() if classifier is None else classifier
+    found = joblib.Parallel(n_jobs=n_jobs)(
+        joblib.delayed(_one_replication)([seed, index], n, classifier, folds, n_noise, level)
+        for index in range(n_replications)
+    )
+    rows = []
+    for k, target in enumerate(_targets(np.arange(len(POINTS)))):
+        more = target.treat - (0.0 if target.other is None else target.other)
+        truth = float((more * _true_rewards(target.scenario)).mean())
+        values, errors, lower, upper = np.array([part[k] for part in found]).T
+        sd = float(values.std(ddof=1))
+        low, high = binomial_range(n_replications, level)
+        rows.append(
+            {
+                "target": target.name,
+                "scenario": target.scenario,
+                "truth": truth,
+                "bias": float(values.mean()) - truth,
+                "bias_se": sd / np.sqrt(n_replications),
+                "sd": sd,
+                "mean_se": float(errors.mean()),
+                "coverage": float(((lower <= truth) & (truth <= upper)).mean()),
+                "low": low,
+                "high": high,
+                "replications": n_replications,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def bound_tightness(
+    n_replications: int = 500,
+    sizes: Sequence[int] = (500, 2000, 5000, 20_000),
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How often the finite-sample bound of the reward holds, and how far below the truth it is.
+
+    Parameters
+    ----------
+    n_replications : int
+        Logs of each size.
+    sizes : sequence of int
+        Rows of a log.
+    confidence : float
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        n, scenario, truth, held (share of the logs in which the bound is below the truth), mean_bound,
+        mean_gap (truth less bound), mean_se (of the estimate), replications. The policy treats the 13 of 32
+        values of x with most coupon buyers; propensity known, conditional means right.
+    """
+    least = float(np.minimum(propensities(), 1 - propensities()).min())
+    rows = []
+    for n in sizes:
+        for scenario in SCENARIOS:
+            target = _best_13(strata_probabilities()[:, COUPON_BUYER])
+            truth = float((target * _true_rewards(scenario)).mean())
+            bounds, errors = [], []
+            for index in range(n_replications):
+                study = _drawn([seed, n, index], n)
+                treat = target[study.point]
+                found = reward_lower_bound(
+                    treat,
+                    study.log,
+                    study.true_nuisances,
+                    least_propensity=least,
+                    scenario=scenario,
+                    confidence=confidence,
+                )
+                bounds.append(found.bound)
+                value = policy_value(treat, study.log, study.true_nuisances, scenario=scenario)
+                errors.append(value.standard_error)
+            rows.append(
+                {
+                    "n": n,
+                    "scenario": scenario,
+                    "truth": truth,
+                    "held": float((np.array(bounds) <= truth).mean()),
+                    "mean_bound": float(np.mean(bounds)),
+                    "mean_gap": truth - float(np.mean(bounds)),
+                    "mean_se": float(np.mean(errors)),
+                    "replications": n_replications,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def monte_carlo(
+    n_replications: int = 500,
+    n: int = 5000,
+    *,
+    results_dir: str | Path | None = None,
+    seed: int = 0,
+    n_jobs: int = 2,
+) -> dict[str, pd.DataFrame]:
+    """All Monte Carlo evidence of the book.
+
+    Parameters
+    ----------
+    n_replications : int
+        Of the coverage study and of the bound; the bias, which is cheap, has at least 500.
+    n : int
+        Rows of a log.
+    results_dir : str or Path, optional
+        Write ``<results_dir>/monte_carlo/share_bias.csv``, ``coverage.csv``, ``bound_tightness.csv`` and
+        their provenance.
+    seed : int
+    n_jobs : int
+
+    Returns
+    -------
+    dict of str to DataFrame
+        "share_bias", "coverage" and "bound_tightness": see the functions of these names.
+    """
+    record = RunRecord(
+        command="cfmtl_lib.experiments.evaluation.monte_carlo.monte_carlo("
+        f"{n_replications}, {n}, seed={seed}, results_dir='results')",
+        seeds=[seed],
+    )
+    tables = {
+        "share_bias": share_bias(max(n_replications, 500), n, seed),
+        "coverage": coverage(n_replications, n, seed=seed, n_jobs=n_jobs),
+        "bound_tightness": bound_tightness(n_replications, seed=seed),
+    }
+    if results_dir is not None:
+        population = strata_probabilities().tobytes() + propensities().tobytes()
+        provenance = record.finish(
+            data_fingerprint=hashlib.sha256(population).hexdigest(),
+            protocol={"level": 0.95, "cost": PAPER.cost},
+        )
+        save_results(tables, Path(results_dir) / "monte_carlo", provenance)
+    return tables
+
+
+def binomial_range(n_replications: int, level: float, probability: float = 0.99) -> tuple[float, float]:
+    """Range of the observed coverage of right intervals, with the given probability.
+
+    Examples
+    --------
+    >>> binomial_range(500, 0.95)
+    (0.924, 0.974)
+    """
+    tail = (1 - probability) / 2
+    low, high = stats.binom.ppf([tail, 1 - tail], n_replications, level) / n_replications
+    return float(low), float(high)
+
+
+def _best_13(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Treat the 13 of the 32 values of x (two fifths) that score highest."""
+    return (score >= np.sort(score)[-13]).astype(np.float64)
+
+
+def _true_rewards(scenario: str) -> NDArray[np.float64]:
+    rewards: NDArray[np.float64] = strata_probabilities() @ stratum_rewards(scenario, PAPER.cost)
+    return rewards
+
+
+def _drawn(seed: Sequence[int], n: int) -> FeatureStudy:
+    return simulated_features(n, int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+
+def _targets(point: NDArray[np.int64]) -> list[Target]:
+    """Policies that depend on x only, at the rows with these values of x."""
+    p = strata_probabilities()
+    by_coupon_buyer = _best_13(p[:, COUPON_BUYER])[point]
+    by_response = _best_13(means_of(p)["converted_treated"])[point]
+    everyone = np.ones(len(point))
+    return [
+        Target("everyone", everyone, None, "coupon"),
+        Target("coupon buyers, 40 %", by_coupon_buyer, None, "coupon"),
+        Target("coupon buyers, 40 %", by_coupon_buyer, None, "cash"),
+        Target("half of everyone, by lot", everyone / 2, None, "cash"),
+        Target("coupon buyers - response", by_coupon_buyer, by_response, "coupon"),
+        Target("coupon buyers - response", by_coupon_buyer, by_response, "cash"),
+    ]
+
+
+def _one_replication(
+    seed: Sequence[int], n: int, classifier: ClassifierMixin, folds: int, n_noise: int, level: float
+) -> list[tuple[float, float, float, float]]:
+    study = _drawn(seed, n)
+    # The log knows its propensity; here it must be estimated like everything else.
+    log = replace(study.log, propensity=None)
+    noise = np.random.default_rng([*seed, 1]).normal(size=(n, n_noise))
+    with threadpool_limits(1):  # a small fit loses more to threads than it gains
+        nuisances = crossfit(
+            log,
+            outcome=classifier,
+            propensity=classifier,
+            features=np.hstack([log.x, noise]),
+            folds=folds,
+            seed=seed[-1],
+        )
+    found: list[Estimate] = []
+    for target in _targets(study.point):
+        value: Estimate
+        if target.other is None:
+            value = policy_value(target.treat, log, nuisances, scenario=target.scenario, level=level)
+        else:
+            value = policy_value_difference(
+                target.treat, target.other, log, nuisances, scenario=target.scenario, level=level
+            )
+        found.append(value)
+    return [(value.value, value.standard_error, value.lower, value.upper) for value in found]
+
+
+def _stacked_log(n: int, rng: np.random.Generator) -> IncentiveLog:
+    """Many logs one below the other, with the number of the point as the one feature."""
+    point = rng.integers(0, len(POINTS), n)
+    cumulated = strata_probabilities().cumsum(axis=1)[:, : len(STRATA) - 1]
+    stratum = (rng.random(n)[:, None] > cumulated[point]).sum(axis=1).astype(np.int8)
+    treated = (rng.random(n) < propensities()[point]).astype(np.int8)
+    collected, converted = observe(stratum, treated)
+    return IncentiveLog(point[:, None].astype(float), treated, collected, converted)
+
+
+def _nuisances(
+    log: IncentiveLog, replication: NDArray[np.int64], fold: NDArray[np.int64], outcome: str, propensity: str
+) -> LogNuisances:
+    """Frequencies in the other folds of the same replication, by x ("fitted") or over all x ("constant")."""
+    point = log.x[:, 0].astype(np.int64)
+
+    def frequency(target: NDArray, rows: NDArray[np.bool_], how: str) -> NDArray[np.float64]:
+        cell = replication * len(POINTS) + point if how == "fitted" else replication
+        n_cells = int(cell.max()) + 1
+        size = n_cells * N_FOLDS
+        inside = (cell * N_FOLDS + fold)[rows]
+        count = np.bincount(inside, minlength=size).reshape(n_cells, N_FOLDS)
+        total = np.bincount(inside, weights=target[rows], minlength=size).reshape(n_cells, N_FOLDS)
+        count, total = (table.sum(axis=1, keepdims=True) - table for table in (count, total))
+        # An arm can be missing at one x in small logs: then the mean there is that of a coin.
+        mean = (total + 0.5 * (count == 0)) / np.maximum(count, 1)
+        return mean[cell, fold]
+
+    treated, untreated, everyone = log.t == 1, log.t == 0, np.ones(len(log), dtype=bool)
+    return LogNuisances(
+        propensity=(
+            propensities()[point] if propensity == "known" else frequency(log.t, everyone, propensity)
+        ),
+        converted_treated=frequency(log.y, treated, outcome),
+        converted_untreated=frequency(log.y, untreated, outcome),
+        collected_treated=frequency(log.c, treated, outcome),
+        collected_and_converted_treated=frequency(log.c * log.y, treated, outcome),
+    )

@@ -1,0 +1,217 @@
+"""Every method by the name that the tables give it, and how to fit several to one study."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+from cfmtl_lib.datasets.study import Study
+from cfmtl_lib.errors import check_choice
+from cfmtl_lib.estimators.baselines import DR, IPS, OR, DRNet, IPSNet, MomentEstimator, Naive, ORNet
+from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1, Pretrained
+from cfmtl_lib.estimators.counterfactual import CFDR, CFIPS, CFOR
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.losses import CellNetwork
+from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
+from cfmtl_lib.runtime.threads import side_by_side
+
+Estimator = MomentEstimator | CFMTL
+
+METHODS: dict[str, Callable[..., Estimator]] = {
+    "Naive": Naive,
+    "OR": OR,
+    "CF-OR": partial(CFOR, cell_form="product"),
+    "IPS": IPS,
+    "CF-IPS": partial(CFIPS, cell_form="product"),
+    "DR": DR,
+    "CF-DR": partial(CFDR, cell_form="product"),
+    "CF-MTL": CFMTL,
+    "CF-MTL-v1": CFMTLv1,
+}
+"""The nine methods of Table 4, in its order. CF estimators take the authors' product form of the cells."""
+
+NET_METHODS: dict[str, Callable[..., Estimator]] = {"OR-net": ORNet, "IPS-net": IPSNet, "DR-net": DRNet}
+"""Uplift models that charge the cost on take-up. Not in the paper."""
+
+TWINS = {"CF-OR": "OR", "CF-IPS": "IPS", "CF-DR": "DR"}
+"""Each counterfactual method with the CATE method that is fitted to the same moments."""
+
+
+class Ablation(NamedTuple):
+    """A row of Tables 5 and 6: a method, and which loss terms of the untreated cells it keeps."""
+
+    method: str
+    keeps_001: bool
+    keeps_000: bool
+
+    @property
+    def name(self) -> str:
+        """As printed: "CF-MTL w/o L_001 L_000".
+
+        Examples
+        --------
+        >>> Ablation("CF-MTL", keeps_001=True, keeps_000=False).name
+        'CF-MTL w/o L_000'
+        """
+        left_out = [term for term, kept in (("L_001", self.keeps_001), ("L_000", self.keeps_000)) if not kept]
+        return " ".join([self.method, *(["w/o", *left_out] if left_out else [])])
+
+    def estimator(self, **options: object) -> CFMTL:
+        """An estimator with the weights of the terms left out set to 0."""
+        kind, weights = {
+            "CF-MTL": (CFMTL, PAPER.joint_weights),
+            "CF-MTL-v1": (CFMTLv1, PAPER.two_stage_weights),
+        }[self.method]
+        left_out = {
+            cell: 0.0 for cell, kept in (("t0c0y1", self.keeps_001), ("t0c0y0", self.keeps_000)) if not kept
+        }
+        return kind(weights=replace(weights, **left_out), **options)
+
+
+ABLATIONS = {
+    row.name: row
+    for method in ("CF-MTL", "CF-MTL-v1")
+    for row in (
+        Ablation(method, keeps_001, keeps_000)
+        for keeps_001, keeps_000 in ((False, False), (True, False), (False, True), (True, True))
+    )
+}
+"""The rows of Tables 5 and 6 in the order of print, for both forms of CF-MTL; the fourth leaves out none."""
+
+
+def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings: Any) -> Estimator:
+    """An unfitted estimator with the published settings.
+
+    Parameters
+    ----------
+    name : str
+        From :data:`METHODS`, :data:`NET_METHODS` or :data:`ABLATIONS`.
+    device : str
+    seed : int
+    **fit_settings
+        To be changed in every :class:`~cfmtl_lib.models.config.FitConfig` of the estimator, such as
+        ``parametrisation="additive"``.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is unknown.
+    """
+    known = {**{name: row.estimator for name, row in ABLATIONS.items()}, **METHODS, **NET_METHODS}
+    model = known[check_choice("method", name, known)](device=device, seed=seed)
+    configs = {
+        key: replace(value, **fit_settings)
+        for key, value in model.get_params(deep=False).items()
+        if isinstance(value, FitConfig)
+    }
+    return model.set_params(**configs)
+
+
+def fit_methods(
+    study: Study,
+    names: Sequence[str],
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    n_jobs: int = 1,
+    cache: FitCache | None = None,
+    **fit_settings: Any,
+) -> dict[str, Estimator]:
+    """Fit methods to the training log of a study; what they have in common is fitted once.
+
+    Parameters
+    ----------
+    study : Study
+    names : sequence of str
+        See :func:`estimator`.
+    device : str
+    seed : int
+    n_jobs : int
+        Fits side by side, each on one thread. What is fitted does not depend on it.
+    cache : FitCache, optional
+        Where fits are kept.
+    **fit_settings
+        As in :func:`estimator`.
+
+    Returns
+    -------
+    dict of str to fitted estimator
+        In the order of ``names``.
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is unknown.
+    """
+    models = {name: estimator(name, device=device, seed=seed, **fit_settings) for name in names}
+    cache = FitCache() if cache is None else cache
+    of_moments = [model for model in models.values() if isinstance(model, MomentEstimator)]
+    v1 = [model for model in models.values() if isinstance(model, CFMTLv1)]
+    joint = [model for model in models.values() if isinstance(model, CFMTL) and model not in v1]
+    # The long fits first, so that they do not end alone.
+    jobs: list[Callable[[], None]] = [
+        partial(fit_two_stage, v1, study, cache),
+        *(partial(fit_joint, model, study, cache) for model in joint),
+        partial(_fit_moments, of_moments, study, cache),
+    ]
+    side_by_side(jobs, n_jobs)
+    return models
+
+
+def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCache) -> None:
+    nuisances = None
+    for model in models:
+        if nuisances is None:
+            nuisances = PairNuisances(
+                study.train,
+                config=model.config,
+                propensity_clip=model.propensity_clip,
+                device=model.device,
+                seed=model.seed,
+                cache=cache,
+            )
+        model.fit(study.train, nuisances=nuisances)
+
+
+def fit_joint(model: CFMTL, study: Study, cache: FitCache) -> None:
+    """Fit one CF-MTL, or hand it the networks that the cache has."""
+    _fit_cells(model, study, cache, lambda fresh: fresh.fit(study.train))
+
+
+def fit_two_stage(models: Iterable[CFMTLv1], study: Study, cache: FitCache) -> None:
+    """Fit several CF-MTL-v1 that differ after the first stage only; that stage is fitted once."""
+    first: list[Pretrained] = []
+
+    def fit(fresh: CFMTLv1) -> None:
+        first[:] = first or [fresh.pretrain(study.train)]
+        fresh.fit(study.train, pretrained=first[0])
+
+    for model in models:
+        _fit_cells(model, study, cache, fit)
+
+
+def _fit_cells(model: CFMTL, study: Study, cache: FitCache, fit: Callable) -> None:
+    def make() -> tuple:
+        fresh = copy.copy(model)
+        fit(fresh)
+        assert isinstance(fresh.network_, CellNetwork)  # studies are of pairs
+        return (fresh.network_.compact() if cache.keeps else fresh.network_), fresh.histories_
+
+    log = study.train
+    model.remember_input(log)
+    settings = model.get_params(deep=False)
+    del settings["progress"]
+    settings["device"] = resolve_device(model.device).type
+    model.network_, model.histories_ = cache(
+        make,
+        fit=type(model).__name__,
+        settings=sorted(settings.items()),
+        data=content_hash(log.x, log.t, log.c, log.y, log.pair_space),
+    )

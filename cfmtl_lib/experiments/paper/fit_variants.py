@@ -1,0 +1,162 @@
+"""What changes when fits are made otherwise than the paper makes them: rewards and epochs, paired by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.experiments.methods import METHODS, Estimator
+from cfmtl_lib.experiments.paper.tables import checked_counts
+from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.strata import SCENARIOS
+
+AS_IN_THE_PAPER = "paper"
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {AS_IN_THE_PAPER: {}, "additive": {"parametrisation": "additive"}}
+)
+"""Settings of :class:`~cfmtl_lib.models.config.FitConfig` to change, by name of the variant."""
+
+COLUMNS = [
+    "dataset",
+    "labelling",
+    "construction",
+    "scenario",
+    "method",
+    "variant",
+    "seed",
+    "reward",
+    "epochs",
+]
+
+
+def fit_variants(
+    dataset: str = "simulated",
+    *,
+    data_dir: str | Path | None = None,
+    labelling: str = "code",
+    construction: str = "both",
+    seeds: int = 5,
+    methods: Sequence[str] = tuple(METHODS),
+    variants: Mapping[str, Mapping[str, Any]] = VARIANTS,
+    device: str = "auto",
+    results_dir: str | Path | None = None,
+    fits_dir: str | Path | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rewards of methods whose fits are made in several ways, on the same studies.
+
+    The data are constructed as published in every variant: only the fits of the methods differ.
+
+    Parameters
+    ----------
+    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+    methods : sequence of str
+        Names from :data:`~cfmtl_lib.experiments.methods.METHODS`.
+    variants : mapping of str to mapping
+        Settings of :class:`~cfmtl_lib.models.config.FitConfig` to change, by name of the variant.
+    results_dir : str or Path, optional
+        Write ``<results_dir>/<dataset>/fit_variants.csv`` and its provenance.
+
+    Returns
+    -------
+    DataFrame
+        Columns :data:`COLUMNS`; ``epochs`` is the sum over the fits that the method predicts by, without
+        those of propensities and regressions that went into their targets.
+
+    Raises
+    ------
+    UnknownNameError, InputError, RatingsError, StudyError
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+    """
+    names = [check_choice("method", name, METHODS) for name in methods]
+    if not names or not variants:
+        raise InputError("methods and variants", expected="at least one of each", found="none")
+    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+
+    def work(opened: OpenStudy) -> Rows:
+        rows = []
+        for variant, settings in variants.items():
+            models = opened.fitted(names, **settings)
+            for name in names:
+                for scenario in SCENARIOS:
+                    reward = models[name].predict_reward(opened.study.test.x, scenario, PAPER.cost)
+                    counts = checked_counts(allocate(reward, PAPER.budget), opened.study, scenario)
+                    rows.append(
+                        opened.key
+                        | {"scenario": scenario, "method": name, "variant": variant}
+                        | {"seed": opened.study.seed, "reward": counts["reward"]}
+                        | {"epochs": _epochs(models[name])}
+                    )
+        return {"fit_variants": rows}
+
+    run = run_studies(
+        work,
+        where,
+        label="Variants of the fits",
+        command=where.call(
+            "cfmtl_lib.fit_variants",
+            methods=names,
+            variants={name: dict(change) for name, change in variants.items()},
+        ),
+        tables={"fit_variants": COLUMNS},
+    )
+    run.save(results_dir)
+    table = run.tables["fit_variants"]
+    table.attrs["provenance"] = run.provenance
+    return table
+
+
+def differences_of_variants(table: pd.DataFrame, baseline: str = AS_IN_THE_PAPER) -> pd.DataFrame:
+    """Mean difference of each variant to a baseline, paired by seed.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`fit_variants`.
+    baseline : str
+
+    Returns
+    -------
+    DataFrame
+        One row a labelling, construction, scenario, method and variant: ``baseline`` and ``reward`` (means,
+        conversions), ``difference``, its ``standard_error`` over seeds, ``percent`` of the baseline, and
+        ``low`` and ``high``, the 95 % confidence limits of the difference (Student's t).
+    """
+    key = ["labelling", "construction", "scenario", "method"]
+    wide = table.pivot_table(index=[*key, "seed"], columns="variant", values="reward", sort=False)
+    rows = []
+    for variant in wide.columns.drop(check_choice("baseline", baseline, list(wide.columns))):
+        for _, group in wide.groupby(level=key, sort=False):
+            of_seed = group[variant] - group[baseline]
+            n, mean = len(of_seed), float(of_seed.mean())
+            error = float(of_seed.std()) / n**0.5
+            half = stats.t.ppf(0.975, n - 1) * error if n > 1 else float("nan")
+            rows.append(
+                dict(zip(key, group.index[0], strict=False))
+                | {"variant": variant, "baseline": group[baseline].mean(), "reward": group[variant].mean()}
+                | {"difference": mean, "standard_error": error}
+                | {"percent": 100 * mean / group[baseline].mean(), "low": mean - half, "high": mean + half}
+            )
+    return pd.DataFrame(rows)
+
+
+def _epochs(model: Estimator) -> int:
+    histories = model.histories_ if isinstance(model, CFMTL) else _histories_of_moments(model)
+    return sum(history.n_epochs for history in histories.values())
+
+
+def _histories_of_moments(model: Any) -> dict[str, Any]:
+    own = {f"{model.family} {name}" for name in model.uses}
+    return {name: history for name, history in model.nuisances_.histories.items() if name in own}

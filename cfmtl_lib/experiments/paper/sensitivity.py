@@ -1,0 +1,220 @@
+"""How the ranking of methods depends on budget and cost: curves from predictions, nothing is fitted again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cfmtl_lib.datasets.study import Study
+from cfmtl_lib.experiments.methods import METHODS, NET_METHODS, Estimator
+from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4, YARDSTICKS, yardstick
+from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.policy.allocation import allocate, treatable
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.strata import SCENARIOS, STRATA, stratum_rewards
+
+BUDGETS = tuple(round(0.05 * step, 2) for step in range(1, 21))
+COSTS = tuple(round(0.1 * step, 1) for step in range(11))
+
+SURFACE_METHODS = ("CF-MTL-v1", "CF-MTL", "CF-IPS", "IPS", "IPS-net", "Naive", "Random", "Oracle")
+"""Methods whose rewards are laid out over budget *and* cost."""
+
+_POINT = ["dataset", "labelling", "construction", "scenario", "curve", "value"]
+_SURFACE_POINT = ["dataset", "labelling", "construction", "scenario", "method", "cost", "budget"]
+
+
+def sensitivity(
+    dataset: str = "simulated",
+    *,
+    data_dir: str | Path | None = None,
+    labelling: str = "code",
+    construction: str = "both",
+    seeds: int = 5,
+    device: str = "auto",
+    results_dir: str | Path | None = None,
+    fits_dir: str | Path | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rewards of the rows of Table 4 over budgets (published cost) and over costs (published budget).
+
+    Every predicted reward is affine in the cost, so that two predictions a method give all of its curves.
+
+    Parameters
+    ----------
+    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`. With the ``fits_dir`` of a table nothing is
+        fitted.
+    results_dir : str or Path, optional
+        Write ``<results_dir>/<dataset>/sensitivity.csv`` and its provenance.
+
+    Returns
+    -------
+    DataFrame
+        dataset, labelling, construction, scenario, curve ("budget" or "cost"), value, method; over seeds:
+        mean and sd of the reward (sd NaN for one seed), seeds, and best: the share of seeds in which no
+        other fitted method earns more. ``attrs["provenance"]`` says where it comes from.
+
+    Raises
+    ------
+    UnknownNameError, InputError, RatingsError, StudyError
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+    """
+    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    run = run_studies(
+        _points,
+        where,
+        label="Sensitivity",
+        command=where.papermill("07_table4"),
+        tables={"sensitivity": [*_POINT, "method", "seed", "reward"]},
+        protocol={"budgets": list(BUDGETS), "costs": list(COSTS)},
+    )
+    run.tables["sensitivity"] = over_seeds(run.tables["sensitivity"])
+    run.save(results_dir)
+    run.tables["sensitivity"].attrs["provenance"] = run.provenance
+    return run.tables["sensitivity"]
+
+
+def reward_surface(
+    dataset: str = "simulated",
+    *,
+    data_dir: str | Path | None = None,
+    labelling: str = "code",
+    construction: str = "both",
+    seeds: int = 5,
+    device: str = "auto",
+    results_dir: str | Path | None = None,
+    fits_dir: str | Path | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Rewards of :data:`SURFACE_METHODS` at every pair of a budget and a cost.
+
+    Parameters
+    ----------
+    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
+        As in :func:`sensitivity`.
+    results_dir : str or Path, optional
+        Write ``<results_dir>/<dataset>/reward_surface.csv`` and its provenance.
+
+    Returns
+    -------
+    DataFrame
+        dataset, labelling, construction, scenario, method, cost, budget; over seeds: mean and sd of the
+        reward (conversions; sd NaN for one seed), seeds. ``attrs["provenance"]`` says where it comes from.
+
+    Raises
+    ------
+    UnknownNameError, InputError, RatingsError, StudyError
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+    """
+    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    run = run_studies(
+        _surface,
+        where,
+        label="Reward surface",
+        command=where.papermill("07_table4"),
+        tables={"reward_surface": [*_SURFACE_POINT, "seed", "reward"]},
+        protocol={"budgets": list(BUDGETS), "costs": list(COSTS)},
+    )
+    rewards = run.tables["reward_surface"].groupby(_SURFACE_POINT, sort=False)["reward"]
+    surface = rewards.agg(["mean", "std", "count"]).round(1)
+    surface = surface.rename(columns={"std": "sd", "count": "seeds"}).reset_index()
+    run.tables["reward_surface"] = surface
+    run.save(results_dir)
+    surface.attrs["provenance"] = run.provenance
+    return surface
+
+
+def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
+    """Mean, sd and seeds of the rewards at each point of each curve, and how often a method is the best."""
+    fitted = ~points["method"].isin(YARDSTICKS)
+    best = points[fitted].groupby([*_POINT, "seed"])["reward"].transform("max")
+    points = points.assign(best=points["reward"].eq(best).astype(float).where(fitted))
+    summary = points.groupby([*_POINT, "method"], sort=False).agg(
+        mean=("reward", "mean"), sd=("reward", "std"), seeds=("reward", "count"), best=("best", "mean")
+    )
+    return summary.round({"mean": 2, "sd": 2}).reset_index()
+
+
+def rewards_by_budget(
+    predicted: NDArray[np.float64], study: Study, scenario: str, cost: float = PAPER.cost
+) -> NDArray[np.float64]:
+    """Reward at each of :data:`BUDGETS` of the policy that ranks test pairs by a prediction; shape (20,)."""
+    order = np.argsort(-predicted, kind="stable")
+    earned = np.concatenate([[0.0], np.cumsum(stratum_rewards(scenario, cost)[study.test.stratum[order]])])
+    n_wanted = int((predicted > 0).sum())
+    return earned[[min(treatable(len(predicted), budget), n_wanted) for budget in BUDGETS]]
+
+
+def rewards_by_cost(
+    at_zero: NDArray[np.float64],
+    at_one: NDArray[np.float64],
+    study: Study,
+    scenario: str,
+    budget: float = PAPER.budget,
+) -> NDArray[np.float64]:
+    """Reward at each of :data:`COSTS`, from the predictions at cost 0 and at cost 1; shape (11,)."""
+    rewards = []
+    for cost in COSTS:
+        treat = allocate(at_zero + cost * (at_one - at_zero), budget)
+        counts = np.bincount(study.test.stratum[treat], minlength=len(STRATA))
+        rewards.append(float(counts @ stratum_rewards(scenario, cost)))
+    return np.array(rewards)
+
+
+def _points(opened: OpenStudy) -> Rows:
+    study = opened.study
+    models = opened.fitted([*METHODS, *NET_METHODS])
+    rows: list[dict[str, Any]] = []
+    for name in ROWS_OF_TABLE4:
+        for scenario in SCENARIOS:
+            at_zero, at_one = _at_zero_and_one(name, models, study, scenario)
+            published = at_zero + PAPER.cost * (at_one - at_zero)
+            for curve, values, rewards in (
+                ("budget", BUDGETS, rewards_by_budget(published, study, scenario)),
+                ("cost", COSTS, rewards_by_cost(at_zero, at_one, study, scenario)),
+            ):
+                rows += [
+                    opened.key
+                    | {"scenario": scenario, "curve": curve, "value": value}
+                    | {"method": name, "seed": study.seed, "reward": round(float(reward), 6)}
+                    for value, reward in zip(values, rewards, strict=True)
+                ]
+    return {"sensitivity": rows}
+
+
+def _surface(opened: OpenStudy) -> Rows:
+    study = opened.study
+    models = opened.fitted([name for name in SURFACE_METHODS if name not in YARDSTICKS])
+    rows: list[dict[str, Any]] = []
+    for scenario in SCENARIOS:
+        for name in SURFACE_METHODS:
+            at_zero, at_one = _at_zero_and_one(name, models, study, scenario)
+            for cost in COSTS:
+                rewards = rewards_by_budget(at_zero + cost * (at_one - at_zero), study, scenario, cost)
+                rows += [
+                    opened.key
+                    | {"scenario": scenario, "method": name, "cost": cost, "budget": budget}
+                    | {"seed": study.seed, "reward": float(reward)}
+                    for budget, reward in zip(BUDGETS, rewards, strict=True)
+                ]
+    return {"reward_surface": rows}
+
+
+def _at_zero_and_one(
+    name: str, models: Mapping[str, Estimator], study: Study, scenario: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Predicted rewards of the test pairs at cost 0 and at cost 1: all other costs lie on the line."""
+    at_zero, at_one = (
+        models[name].predict_reward(study.test.x, scenario, cost)
+        if name in models
+        else yardstick(name, study, scenario, cost)
+        for cost in (0.0, 1.0)
+    )
+    return at_zero, at_one

@@ -1,0 +1,249 @@
+"""The published tables as data: which methods, which settings, which seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cfmtl_lib.datasets.study import Study
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS
+from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.policy.allocation import allocate, treatable
+from cfmtl_lib.policy.rewards import count_outcomes, expected_reward
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.strata import SCENARIOS, STRATA, stratum_rewards
+
+YARDSTICKS = ("Oracle", "Random")
+"""Rows that nothing is fitted for: a policy that knows every stratum, and one that draws pairs by lot."""
+
+ROWS_OF_TABLE4 = (*METHODS, *NET_METHODS, *YARDSTICKS)
+
+KEY = ["dataset", "labelling", "construction", "scenario", "method", "seed"]
+COUNTS = ["positive", "negative", "neutral", "reward"]
+
+
+def table4(
+    dataset: str = "simulated",
+    *,
+    data_dir: str | Path | None = None,
+    labelling: str = "code",
+    construction: str = "both",
+    seeds: int = 5,
+    methods: Sequence[str] | None = None,
+    device: str = "auto",
+    results_dir: str | Path | None = None,
+    fits_dir: str | Path | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Table 4: whom each method treats under the budget, and what that earns on test pairs of known strata.
+
+    Both scenarios come from one set of fits; the moments that methods have in common are fitted once.
+    Cost and budget are the published 0.4 and 0.4. Below the nine printed methods stand the uplift models
+    that charge the cost on take-up, and two yardsticks: a policy that knows every stratum, a policy by lot.
+
+    Parameters
+    ----------
+    dataset : str
+        "simulated", a name of the catalog, or a path to a ratings table.
+    data_dir : str or Path, optional
+        Where the dataset's file lies; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
+    labelling : {"code", "text", "both"}
+    construction : {"authors", "document", "both"}
+    seeds : int
+        Number of seeds: 0, 1, ... Each seed is a new construction and new fits.
+    methods : sequence of str, optional
+        Names from :data:`ROWS_OF_TABLE4`; all if left out.
+    device : str
+    results_dir : str or Path, optional
+        Write ``<results_dir>/<dataset>/table4.csv``, ``table4_treated.csv`` (treated pairs by stratum) and
+        the provenance of each. Nothing is written before all rows are there and checked.
+    fits_dir : str or Path, optional
+        Keep fits in this folder, and take from it what is there: an interrupted run goes on, and other
+        tables share the fits. See :class:`~cfmtl_lib.runtime.fit_cache.FitCache`.
+    n_jobs : int, optional
+        Fits side by side, each on one thread: of different studies, or of one if there is only one. As
+        many as there are cores on a CPU, one at a time on an accelerator. Rows do not depend on it.
+    progress : bool
+        Say on stderr how far it is.
+
+    Returns
+    -------
+    DataFrame
+        Long form: dataset, labelling, construction, scenario, method, seed, positive, negative, neutral,
+        reward. ``attrs["provenance"]`` says where it comes from.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        If a name is unknown or a count is not positive.
+    RatingsError, StudyError
+        If the data cannot be read, or no study can be made from them.
+    """
+    names = [check_choice("method", m, ROWS_OF_TABLE4) for m in (methods or ROWS_OF_TABLE4)]
+    if methods is not None and not len(methods):
+        raise InputError("methods", expected="at least one name", found="none")
+    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+
+    def work(opened: OpenStudy) -> Rows:
+        models = opened.fitted([name for name in names if name not in YARDSTICKS])
+        counts, treated = [], []
+        for name in names:
+            for scenario in SCENARIOS:
+                reward = (
+                    models[name].predict_reward(opened.study.test.x, scenario, PAPER.cost)
+                    if name in models
+                    else yardstick(name, opened.study, scenario, PAPER.cost)
+                )
+                key = opened.key | {"scenario": scenario, "method": name, "seed": opened.study.seed}
+                treat = allocate(reward, PAPER.budget)
+                counts.append(key | checked_counts(treat, opened.study, scenario))
+                by_stratum = np.bincount(opened.study.test.stratum[treat], minlength=len(STRATA))
+                treated.append(key | dict(zip(STRATA, by_stratum.tolist(), strict=True)))
+        return {"table4": counts, "table4_treated": treated}
+
+    run = run_studies(
+        work,
+        where,
+        label="Table 4",
+        command=where.papermill("07_table4")
+        if methods is None
+        else where.call("cfmtl_lib.table4", methods=list(methods)),
+        tables={"table4": KEY + COUNTS, "table4_treated": [*KEY, *STRATA]},
+        protocol={"cell_form": "product"},
+    )
+    run.save(results_dir)
+    run.tables["table4"].attrs["provenance"] = run.provenance
+    return run.tables["table4"]
+
+
+def table5_6(
+    dataset: str = "simulated",
+    *,
+    data_dir: str | Path | None = None,
+    labelling: str = "code",
+    construction: str = "both",
+    seeds: int = 5,
+    methods: Sequence[str] = ("CF-MTL-v1", "CF-MTL"),
+    device: str = "auto",
+    results_dir: str | Path | None = None,
+    fits_dir: str | Path | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Tables 5 and 6: CF-MTL without the loss terms of the untreated cells, each and both.
+
+    "L_001" is the term of the cell (T, C, Y) = (0, 0, 1), "L_000" that of (0, 0, 0). Without both, coupon
+    buyers and always buyers appear in the loss only as their sum, and are not identified apart.
+
+    Parameters
+    ----------
+    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
+        As in :func:`table4`.
+    methods : sequence of str
+        "CF-MTL-v1", whose rows are printed, and "CF-MTL".
+    results_dir : str or Path, optional
+        Write ``<results_dir>/<dataset>/table5_6.csv`` and its provenance.
+
+    Returns
+    -------
+    DataFrame
+        Long form: dataset, labelling, construction, scenario, method, keeps_001, keeps_000, seed, positive,
+        negative, neutral, reward. ``attrs["provenance"]`` says where it comes from.
+
+    Raises
+    ------
+    UnknownNameError, InputError, RatingsError, StudyError
+        As in :func:`table4`.
+    """
+    known = tuple(dict.fromkeys(row.method for row in ABLATIONS.values()))
+    methods = [check_choice("method", name, known) for name in methods]
+    if not methods:
+        raise InputError("methods", expected="at least one name", found="none")
+    names = [name for method in methods for name, row in ABLATIONS.items() if row.method == method]
+    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+
+    def work(opened: OpenStudy) -> Rows:
+        models = opened.fitted(names)
+        return {
+            "table5_6": [
+                opened.key
+                | {"scenario": scenario, **ABLATIONS[name]._asdict(), "seed": opened.study.seed}
+                | checked_counts(
+                    allocate(
+                        models[name].predict_reward(opened.study.test.x, scenario, PAPER.cost), PAPER.budget
+                    ),
+                    opened.study,
+                    scenario,
+                )
+                for name in names
+                for scenario in SCENARIOS
+            ]
+        }
+
+    run = run_studies(
+        work,
+        where,
+        label="Tables 5 and 6",
+        command=(
+            where.papermill("08_tables5_6")
+            if set(methods) == set(known)
+            else where.call("cfmtl_lib.table5_6", methods=methods)
+        ),
+        tables={"table5_6": [*KEY[:-1], "keeps_001", "keeps_000", "seed", *COUNTS]},
+    )
+    run.save(results_dir)
+    run.tables["table5_6"].attrs["provenance"] = run.provenance
+    return run.tables["table5_6"]
+
+
+def yardstick(name: str, study: Study, scenario: str, cost: float) -> NDArray[np.float64]:
+    """Rewards by which the rows of :data:`YARDSTICKS` rank test pairs; shape (n_test,)."""
+    if check_choice("yardstick", name, YARDSTICKS) == "Oracle":
+        return stratum_rewards(scenario, cost)[study.test.stratum]
+    return np.random.default_rng([study.seed, 2]).random(len(study.test))
+
+
+def true_probability_rewards(study: Study) -> pd.DataFrame:
+    """What a policy earns that knows the strata probabilities of a simulation: the ceiling for any method.
+
+    Returns
+    -------
+    DataFrame
+        One row a scenario: scenario, positive, negative, neutral, reward.
+
+    Raises
+    ------
+    InputError
+        If the study does not know its strata probabilities.
+    """
+    p = study.test.strata_probability
+    if p is None:
+        raise InputError("study", expected="known strata probabilities", found=repr(study))
+    rows = []
+    for scenario in SCENARIOS:
+        treat = allocate(expected_reward(p, scenario, PAPER.cost), PAPER.budget)
+        rows.append({"scenario": scenario, **checked_counts(treat, study, scenario)})
+    return pd.DataFrame(rows)
+
+
+def checked_counts(treat: NDArray[np.bool_], study: Study, scenario: str) -> dict[str, Any]:
+    """Columns of a row: whom a policy treated, and what that earned."""
+    row = count_outcomes(treat, study.test.stratum, scenario, PAPER.cost)._asdict()
+    _check_row(row, len(study.test))
+    return row
+
+
+def _check_row(row: dict[str, Any], n_pairs: int) -> None:
+    """Invariants of every published row; a violation is a bug, not bad input."""
+    n_treated = row["positive"] + row["negative"] + row["neutral"]
+    if n_treated > treatable(n_pairs, PAPER.budget):
+        raise AssertionError(f"{n_treated} treated of {n_pairs} break the budget {PAPER.budget}: {row}")
+    if abs(row["reward"] - (row["positive"] - PAPER.cost * row["negative"])) > 1e-6:
+        raise AssertionError(f"reward is not positive - cost * negative: {row}")

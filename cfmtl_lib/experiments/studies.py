@@ -1,0 +1,295 @@
+"""One piece of work over many studies: labellings, constructions and seeds, side by side, with provenance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from cfmtl_lib.datasets.catalog import CATALOG
+from cfmtl_lib.datasets.loading import OBSERVED_AT_RANDOM, load_study, ratings_of
+from cfmtl_lib.datasets.ratings import Ratings
+from cfmtl_lib.datasets.study import Study
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.experiments.methods import Estimator, fit_methods
+from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
+from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.fit_cache import FitCache, Origin, provenance_of_fits
+from cfmtl_lib.runtime.progress import track
+from cfmtl_lib.runtime.provenance import RunRecord, save_results
+from cfmtl_lib.runtime.threads import load_before_threads, one_torch_thread
+
+Rows = Mapping[str, list[dict[str, Any]]]
+"""What a piece of work finds: by table, rows as dictionaries."""
+
+
+class Task(NamedTuple):
+    """One study: one labelling, one construction, one seed."""
+
+    labelling: str
+    construction: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which studies, and how to go about them.
+
+    Parameters
+    ----------
+    dataset : str
+        "simulated", a name of the catalog, or a path to a ratings table.
+    data_dir : str or Path, optional
+        Where the dataset's file lies; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
+    labelling : {"code", "text", "both"}
+    construction : {"authors", "document", "both"}
+    seeds : int
+        Number of seeds: 0, 1, ...
+    device : str
+    n_jobs : int, optional
+        Fits side by side, each on one thread: of different studies, or of one if there is only one. As
+        many as there are cores on a CPU, one at a time on an accelerator. Rows do not depend on it.
+    fits_dir : str or Path, optional
+        Folder of kept fits: see :class:`~cfmtl_lib.runtime.fit_cache.FitCache`.
+    progress : bool
+        Say on stderr how far it is.
+    """
+
+    dataset: str = "simulated"
+    data_dir: str | Path | None = None
+    labelling: str = "code"
+    construction: str = "both"
+    seeds: int = 5
+    device: str = "auto"
+    n_jobs: int | None = None
+    fits_dir: str | Path | None = None
+    progress: bool = True
+
+    def tasks(self) -> list[Task]:
+        """The studies asked for.
+
+        Raises
+        ------
+        UnknownNameError, InputError
+            If a name is unknown or a count is not positive.
+        """
+        return [
+            Task(rule, fits, seed)
+            for rule in one_or_both("labelling", self.labelling, LABELLINGS)
+            for fits in one_or_both("construction", self.construction, CONSTRUCTIONS)
+            for seed in range(positive("seeds", self.seeds))
+        ]
+
+    def papermill(self, notebook: str) -> str:
+        """The command that does this by a notebook, without the paths of this machine."""
+        folder = "" if self.data_dir is None else " -p data_dir PATH"
+        return (
+            f"papermill notebooks/{notebook}.md out.ipynb -p dataset {self.public_name()}{folder} "
+            f"-p labelling {self.labelling} -p construction {self.construction} -p seeds {self.seeds} "
+            "-p results_dir results"
+        )
+
+    def call(self, function: str, **options: object) -> str:
+        """The call that does this in Python, without the paths of this machine.
+
+        Examples
+        --------
+        >>> Where(labelling="text", seeds=2).call("cfmtl_lib.table4")
+        "cfmtl_lib.table4('simulated', labelling='text', construction='both', seeds=2)"
+        """
+        given: dict[str, object] = {} if self.data_dir is None else {"data_dir": "PATH"}
+        given |= {"labelling": self.labelling, "construction": self.construction}
+        given |= {"seeds": self.seeds} if "count" not in options else {}
+        words = [
+            repr(self.public_name()),
+            *(f"{name}={value!r}" for name, value in (given | options).items()),
+        ]
+        return f"{function}({', '.join(words)})"
+
+    def public_name(self) -> str:
+        """The dataset's name, or PATH for a path."""
+        return self.dataset if self.dataset in (*CATALOG, "simulated") else "PATH"
+
+
+@dataclass
+class OpenStudy:
+    """A study at work.
+
+    Attributes
+    ----------
+    study : Study
+    ratings : Ratings or None
+        That it was constructed from; None if it was simulated.
+    device : str
+    cache : FitCache
+    n_jobs : int
+        Fits side by side that are due to this study.
+    """
+
+    study: Study
+    ratings: Ratings | None
+    device: str
+    cache: FitCache
+    n_jobs: int
+
+    @property
+    def key(self) -> dict[str, str]:
+        """The columns that say which data a row is from."""
+        study = self.study
+        return {
+            "dataset": study.dataset,
+            "labelling": study.labelling,
+            "construction": study.construction,
+        }
+
+    def fitted(self, names: Sequence[str], **fit_settings: Any) -> dict[str, Estimator]:
+        """Fit methods with the seed of the study; see :func:`~cfmtl_lib.experiments.methods.fit_methods`."""
+        return fit_methods(
+            self.study,
+            names,
+            device=self.device,
+            seed=self.study.seed,
+            n_jobs=self.n_jobs,
+            cache=self.cache,
+            **fit_settings,
+        )
+
+
+@dataclass
+class Run:
+    """What a run found.
+
+    Attributes
+    ----------
+    tables : dict of str to DataFrame
+    dataset : str
+        As its rows name it.
+    provenance : dict
+    """
+
+    tables: dict[str, pd.DataFrame]
+    dataset: str
+    provenance: dict[str, Any]
+
+    def save(self, results_dir: str | Path | None) -> None:
+        """Write all tables to ``<results_dir>/<dataset>/``, or nothing if there is no folder."""
+        if results_dir is not None:
+            save_results(self.tables, Path(results_dir) / self.dataset, self.provenance)
+
+
+def run_studies(
+    work: Callable[[OpenStudy], Rows],
+    where: Where,
+    *,
+    label: str,
+    command: str,
+    tables: Mapping[str, Sequence[str]],
+    protocol: Mapping[str, Any] | None = None,
+) -> Run:
+    """Do a piece of work on every study asked for and put the rows together, in the order of the studies.
+
+    Parameters
+    ----------
+    work : callable
+        Takes an :class:`OpenStudy`, returns rows by table.
+    where : Where
+    label : str
+        Name of the work in progress messages.
+    command : str
+        That does it again, for the provenance.
+    tables : mapping of str to sequence of str
+        Columns by table.
+    protocol : mapping, optional
+        Settings to note beside cost and budget.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        If a name is unknown or a count is not positive.
+    RatingsError, StudyError
+        If the data cannot be read, or no study can be made from them.
+    """
+    tasks = where.tasks()
+    record = RunRecord(command=command, seeds=range(where.seeds))
+    kind = resolve_device(where.device).type
+    n_jobs = where.n_jobs
+    if n_jobs is None:
+        n_jobs = (os.cpu_count() or 1) if kind == "cpu" else 1
+    inside = max(1, positive("n_jobs", n_jobs) // len(tasks))
+    # Read once for all studies, where they share one table.
+    shared = where.dataset not in ("simulated", *OBSERVED_AT_RANDOM)
+    source = ratings_of(where.dataset, where.data_dir) if shared else where.dataset
+    load_before_threads()
+    FitCache()  # digests the library's sources, for all that follow: parsing is no work for threads either
+    # Threads, which also share the ratings; joblib's parallel_config can send the studies elsewhere.
+    run = joblib.Parallel(n_jobs=min(n_jobs, len(tasks)), prefer="threads", return_as="generator")(
+        joblib.delayed(_one_study)(work, task, source, where, inside) for task in tasks
+    )
+    parts = list(
+        track(run, total=len(tasks), label=f"{label} on {where.dataset}: studies", enabled=where.progress)
+    )
+    frames = {
+        name: pd.DataFrame([row for part in parts for row in part.rows[name]], columns=list(columns))
+        for name, columns in tables.items()
+    }
+    fingerprints = {
+        f"{task.labelling} {task.construction} {task.seed}": part.fingerprint
+        for task, part in zip(tasks, parts, strict=True)
+    }
+    provenance = record.finish(
+        data_fingerprint=(parts[0].fingerprint if len(set(fingerprints.values())) == 1 else fingerprints),
+        protocol={"cost": PAPER.cost, "budget": PAPER.budget, **(protocol or {})},
+        device=kind,
+        **provenance_of_fits({name: origin for part in parts for name, origin in part.fits.items()}),
+    )
+    return Run(frames, parts[0].dataset, provenance)
+
+
+class _Part(NamedTuple):
+    """What one study hands back."""
+
+    rows: Rows
+    fingerprint: str
+    dataset: str
+    fits: dict[str, Origin]
+
+
+def _one_study(
+    work: Callable[[OpenStudy], Rows], task: Task, source: str | Ratings, where: Where, n_jobs: int
+) -> _Part:
+    cache = FitCache(where.fits_dir)
+    with one_torch_thread():
+        if isinstance(source, str) and source in OBSERVED_AT_RANDOM:
+            source = ratings_of(source, where.data_dir, task.seed)
+        study = load_study(source, where.data_dir, *task, device=where.device, n_jobs=n_jobs, cache=cache)
+        ratings = source if isinstance(source, Ratings) else None
+        rows = work(OpenStudy(study, ratings, where.device, cache, n_jobs))
+    return _Part(rows, study.fingerprint, study.dataset, cache.used)
+
+
+def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The names that a parameter stands for: one, or all for "both".
+
+    Examples
+    --------
+    >>> one_or_both("labelling", "both", ("code", "text"))
+    ('code', 'text')
+    """
+    return tuple(known) if check_choice(subject, value, (*known, "both")) == "both" else (value,)
+
+
+def positive(subject: str, value: int) -> int:
+    """A count that is at least 1, or an :class:`~cfmtl_lib.errors.InputError`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(subject, expected="a whole number >= 1", found=repr(value))
+    return int(value)

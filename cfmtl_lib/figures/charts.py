@@ -1,0 +1,327 @@
+"""Charts of results: calibration, training, rewards, who is treated, curves, ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.figures.style import OURS, REPORTED, SERIES, STRATUM_COLOURS, handed_over
+from cfmtl_lib.strata import STRATA
+
+
+def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int = 10) -> pd.DataFrame:
+    """Predicted against observed frequency in bins of equal size.
+
+    Parameters
+    ----------
+    probability : array_like of shape (n,), float
+        Predicted.
+    happened : array_like of shape (n,), 0/1 or a known probability
+    n_bins : int
+
+    Returns
+    -------
+    DataFrame
+        A row a bin: predicted (mean), observed (mean), standard_error, n.
+
+    Raises
+    ------
+    InputError
+        If there are fewer rows than bins.
+
+    Examples
+    --------
+    >>> calibration_curve([0.1, 0.3, 0.7, 0.9], [0, 0, 1, 1], n_bins=2)["observed"].tolist()
+    [0.0, 1.0]
+    """
+    p, h = np.asarray(probability, dtype=float), np.asarray(happened, dtype=float)
+    if len(p) < n_bins:
+        raise InputError("probability", expected=f"at least n_bins = {n_bins} rows", found=f"{len(p)}")
+    order = np.argsort(p, kind="stable")
+    rows = [
+        {
+            "predicted": p[part].mean(),
+            "observed": h[part].mean(),
+            "standard_error": h[part].std() / np.sqrt(len(part)),
+            "n": len(part),
+        }
+        for part in np.array_split(order, n_bins)
+    ]
+    return pd.DataFrame(rows)
+
+
+def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """One panel a stratum: predicted probability against what happened, with 95 % bars."""
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(2.3 * len(curves), 2.7), squeeze=False, layout="constrained"
+    )
+    for ax, (name, curve) in zip(axes[0], curves.items(), strict=True):
+        top = 1.05 * max(curve["predicted"].max(), curve["observed"].max())
+        ax.plot([0, top], [0, top], color="#BBBBBB", linewidth=1)
+        ax.errorbar(
+            curve["predicted"],
+            curve["observed"],
+            yerr=1.96 * curve["standard_error"],
+            fmt="o",
+            markersize=4,
+            color=STRATUM_COLOURS.get(name, OURS),
+        )
+        ax.set(title=name, xlabel="predicted", xlim=(0, top), ylim=(0, top))
+        ax.set_aspect("equal")
+    axes[0][0].set_ylabel("true share")
+    return handed_over(figure)
+
+
+def plot_cell_calibration(table: pd.DataFrame) -> Figure:
+    """One panel an observable cell: predicted against observed frequency within the arm, with 95 % bars.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`~cfmtl_lib.deployment.model_selection.cell_calibration`.
+    """
+    cells = list(table.groupby(["treated", "collected", "converted"], sort=False))
+    figure, axes = plt.subplots(2, 3, figsize=(7.5, 5.2), layout="constrained")
+    for ax, ((treated, collected, converted), rows) in zip(axes.flat, cells, strict=True):
+        top = 1.05 * float(max(rows["predicted"].max(), rows["observed"].max()))
+        ax.plot([0, top], [0, top], color="#BBBBBB", linewidth=1)
+        bars = 1.96 * rows["standard_error"]
+        ax.errorbar(rows["predicted"], rows["observed"], yerr=bars, fmt="o", markersize=4, color=OURS)
+        ax.set_title(f"t={treated}, c={collected}, y={converted}", fontsize="medium")
+        ax.set(xlim=(0, top), ylim=(0, top))
+    figure.supxlabel("predicted, given the arm")
+    figure.supylabel("observed")
+    return handed_over(figure)
+
+
+def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """One panel a study: mean fitted against mean true propensity, in bins of the fitted one."""
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(2.4 * len(curves), 2.9), squeeze=False, layout="constrained"
+    )
+    for ax, (name, curve) in zip(axes[0], curves.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
+        ax.plot(curve["predicted"], curve["true"], "o", markersize=4, color=OURS)
+        ax.set_title(name, fontsize="medium")
+        ax.set(xlabel="fitted propensity", xlim=(0, 1), ylim=(0, 1))
+        ax.set_aspect("equal")
+    axes[0][0].set_ylabel("true propensity")
+    return handed_over(figure)
+
+
+def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Training loss an epoch as a share of that of the first epoch, each fit in its own panel."""
+    figure, axes = plt.subplots(
+        1, len(losses), figsize=(2.6 * len(losses), 2.5), squeeze=False, layout="constrained"
+    )
+    for ax, (name, loss) in zip(axes[0], losses.items(), strict=True):
+        ax.plot(np.arange(1, len(loss) + 1), np.asarray(loss) / loss[0], color=OURS)
+        ax.set_title(name, fontsize="medium")
+        ax.set_xlabel("epoch")
+    axes[0][0].set_ylabel("training loss / first epoch")
+    return handed_over(figure)
+
+
+def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
+    """Bars of the reward of each method with a reference, a panel a scenario.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Index (scenario, method); columns ``mean``, ``sd`` and, where a value exists, ``reference``.
+    reference : str
+        Name of the reference in the legend.
+    """
+    scenarios = list(dict.fromkeys(summary.index.get_level_values("scenario")))
+    figure, axes = plt.subplots(
+        1, len(scenarios), figsize=(9, 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, scenario in zip(axes[0], scenarios, strict=True):
+        part = summary.loc[scenario]
+        y = np.arange(len(part))[::-1]
+        ax.barh(
+            y,
+            part["mean"],
+            xerr=part["sd"].fillna(0),
+            height=0.6,
+            color=OURS,
+            ecolor="black",
+            label="ours: mean and sd over seeds",
+        )
+        ax.scatter(
+            part["reference"], y, marker="D", color=REPORTED, edgecolor="black", zorder=3, label=reference
+        )
+        ax.set_yticks(y, part.index)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set(title=scenario, xlabel="reward (conversions)")
+        ax.ticklabel_format(axis="x", style="plain")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.tick_params(axis="x", labelrotation=30)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return handed_over(figure)
+
+
+def plot_treated(treated: pd.DataFrame) -> Figure:
+    """Stacked bars of who was treated, by true stratum, a panel a scenario.
+
+    Parameters
+    ----------
+    treated : DataFrame
+        Index (scenario, method); one column a stratum, pairs treated.
+    """
+    scenarios = list(dict.fromkeys(treated.index.get_level_values("scenario")))
+    figure, axes = plt.subplots(
+        1, len(scenarios), figsize=(9, 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, scenario in zip(axes[0], scenarios, strict=True):
+        _stack(ax, treated.loc[scenario])
+        ax.set(title=scenario, xlabel="treated pairs")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.tick_params(axis="x", labelrotation=30)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return handed_over(figure)
+
+
+def plot_profiles(at: ArrayLike, losses: Mapping[str, ArrayLike]) -> Figure:
+    """Excess loss along the line between "all are always buyers" and "all are coupon buyers"."""
+    figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for (name, loss), style in zip(losses.items(), SERIES, strict=False):
+        ax.plot(at, loss, label=name, **style)
+    ax.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
+    ax.set(
+        xlabel="share moved: coupon buyers to always buyers (< 0), always to coupon buyers (> 0)",
+        ylabel="expected loss a row,\nless its minimum",
+    )
+    ax.legend(frameon=False)
+    return handed_over(figure)
+
+
+def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float]) -> Figure:
+    """A row of dots a sample, with a reference value each."""
+    figure, ax = plt.subplots(figsize=(8, 0.5 * len(values) + 1.3), layout="constrained")
+    rows = np.arange(len(values))[::-1]
+    for y, (name, sample) in zip(rows, values.items(), strict=True):
+        points = np.asarray(sample, dtype=float)
+        ax.scatter(points, np.full(len(points), y), color=OURS, alpha=0.6, label="ours" if y == 0 else None)
+        ax.scatter(
+            reference[name],
+            y,
+            marker="D",
+            color=REPORTED,
+            edgecolor="black",
+            zorder=3,
+            label="reported" if y == 0 else None,
+        )
+    ax.set_yticks(rows, values)
+    ax.set(xlabel="reward (conversions)", ylim=(-0.6, len(values) - 0.4))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    figure.legend(loc="outside lower center", ncols=2)
+    return handed_over(figure)
+
+
+def plot_bands(curves: Mapping[str, pd.DataFrame], xlabels: Sequence[str], scale: float = 1.0) -> Figure:
+    """Estimated curves over budgets, a panel each, with pointwise intervals inside uniform bands.
+
+    Parameters
+    ----------
+    curves : mapping of str to DataFrame
+        By title: what ``BudgetCurve.frame()`` gives.
+    xlabels : sequence of str
+        Of the budgets, a panel each.
+    scale : float
+        Units that values are multiplied by, e.g. the number of pairs for totals.
+    """
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(3.9 * len(curves), 3.5), squeeze=False, layout="constrained"
+    )
+    for ax, (title, curve), xlabel in zip(axes[0], curves.items(), xlabels, strict=True):
+        for low, high, colour, label in (
+            ("lower_uniform", "upper_uniform", "#DDDDDD", "uniform band"),
+            ("lower", "upper", "#A6C8E0", "pointwise interval"),
+        ):
+            ax.fill_between(
+                curve["budget"], scale * curve[low], scale * curve[high], color=colour, label=label
+            )
+        ax.plot(curve["budget"], scale * curve["value"], color=OURS)
+        ax.axhline(0, color="#888888", linewidth=0.8)
+        ax.set_title(title, fontsize="medium")
+        ax.set_xlabel(xlabel)
+    axes[0][0].legend(frameon=False)
+    axes[0][0].set_ylabel("value")
+    return handed_over(figure)
+
+
+def plot_curves(curves: pd.DataFrame, highlight: Sequence[str], xlabel: str) -> Figure:
+    """Reward of methods along a setting, with a band of one standard deviation, a panel a scenario.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Columns scenario, method, value, mean, sd.
+    highlight : sequence of str
+        Methods in colour; the others are thin grey lines.
+    xlabel : str
+    """
+    scenarios = list(dict.fromkeys(curves["scenario"]))
+    figure, axes = plt.subplots(
+        1, len(scenarios), figsize=(9, 4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, scenario in zip(axes[0], scenarios, strict=True):
+        part = curves[curves["scenario"] == scenario]
+        styles = dict(zip(highlight, SERIES, strict=False))
+        for method, line in part.groupby("method", sort=False):
+            style = styles.get(str(method), {"color": "#CCCCCC", "linewidth": 0.8, "zorder": 1})
+            ax.plot(line["value"], line["mean"], label=method if method in styles else None, **style)
+            if method in styles:
+                sd = line["sd"].fillna(0)
+                band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
+                ax.fill_between(line["value"], line["mean"] - sd, line["mean"] + sd, **band)
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.set(title=scenario, xlabel=xlabel)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+    axes[0][0].set_ylabel("reward (conversions)")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return handed_over(figure)
+
+
+def _stack(ax: Axes, counts: pd.DataFrame) -> None:
+    y = np.arange(len(counts))[::-1]
+    left = np.zeros(len(counts))
+    for name in STRATA:
+        colour = STRATUM_COLOURS[name]
+        ax.barh(y, counts[name], left=left, height=0.6, color=colour, edgecolor="white", label=name)
+        left += counts[name].to_numpy()
+    ax.set_yticks(y, counts.index)
+
+
+def plot_ranking(rewards: pd.DataFrame, highlight: Sequence[str]) -> Figure:
+    """Rank of each method in several settings, best on top; a line a method.
+
+    Parameters
+    ----------
+    rewards : DataFrame
+        A row a method, a column a setting; the settings' names may have several lines.
+    highlight : sequence of str
+        Methods in colour; the others are grey.
+    """
+    ranks = rewards.rank(ascending=False, method="first")
+    figure, ax = plt.subplots(figsize=(9, 0.34 * len(ranks) + 1.4), layout="constrained")
+    styles = dict(zip(highlight, SERIES, strict=False))
+    at = np.arange(len(ranks.columns))
+    for method, row in ranks.iterrows():
+        style = styles.get(str(method), {"color": "#BBBBBB", "linewidth": 1.0, "zorder": 1})
+        ax.plot(at, row, marker="o", markersize=5, **style)
+        colour = style["color"] if method in styles else "#666666"
+        for x, rank, side in ((-0.12, row.iloc[0], "right"), (at[-1] + 0.12, row.iloc[-1], "left")):
+            ax.text(x, rank, str(method), ha=side, va="center", color=colour, fontsize=9)
+    ax.set_xticks(at, ranks.columns)
+    ax.set(xlim=(-1.1, len(at) + 0.1), yticks=range(1, len(ranks) + 1), ylabel="rank by mean reward")
+    ax.invert_yaxis()
+    return handed_over(figure)

@@ -1,0 +1,323 @@
+"""The incentive log: who was given an incentive, who collected it, who converted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.errors import InputError, LogError
+from cfmtl_lib.logs.encoding import FrameEncoder, Rows, column_of, is_pairs_with_numbers, numeric_column
+from cfmtl_lib.logs.validation import (
+    binary_column,
+    checked_binary,
+    checked_labels,
+    checked_propensity,
+    checked_size,
+    checked_x,
+    encoder_of_pairs,
+    outcome_columns,
+)
+from cfmtl_lib.strata import observed_cell
+
+
+@dataclass(frozen=True, eq=False)
+class IncentiveLog:
+    """A validated log of n units. Its constructor is the one place where logs are checked.
+
+    Parameters
+    ----------
+    x : array_like of shape (n, 2), integer, or (n, p), float; or a tuple of both
+        User and item index of each row (from 0), or features, or pairs with features.
+    t, c, y : array_like of shape (n,), 0/1
+        Incentive given, incentive collected, converted.
+    propensity : array_like of shape (n,), float in (0, 1), optional
+        Known P(T=1 | x), where the assignment was designed.
+    n_users, n_items : int, optional
+        Size of the id spaces, where ids beyond those of the log will be asked for later.
+        The largest id plus one if left out. Only for pairs.
+    cluster : array_like of shape (n,), optional
+        Which rows were assigned together or behave alike, e.g. the user of each. Errors of values and
+        folds of nuisances go by it.
+    encoder : FrameEncoder, optional
+        How the features were made of a table's columns (see :meth:`from_frame`). With it, missing numbers
+        (NaN) are allowed.
+
+    Raises
+    ------
+    LogError
+        On wrong shapes, values other than 0/1, NaN, a collected incentive that was not given,
+        a propensity outside (0, 1), ids outside their space, or an arm without rows.
+
+    Examples
+    --------
+    >>> log = IncentiveLog(x=[[0, 0], [0, 1], [1, 0]], t=[1, 0, 1], c=[1, 0, 0], y=[1, 0, 0])
+    >>> log
+    IncentiveLog(3 pairs of 2 users and 2 items: 2 treated, 1 collected, 1 converted)
+    >>> IncentiveLog(x=[[0, 0], [0, 1]], t=[0, 1], c=[1, 0], y=[1, 0])
+    Traceback (most recent call last):
+    ...
+    cfmtl_lib.errors.LogError: c: expected 0 wherever t is 0, found 1 (first at row 0). Nothing can \
+be collected that was not given: check how t and c were joined.
+    """
+
+    x: NDArray
+    t: NDArray[np.int8]
+    c: NDArray[np.int8]
+    y: NDArray[np.int8]
+    propensity: NDArray[np.float64] | None = None
+    n_users: int | None = None
+    n_items: int | None = None
+    cluster: NDArray | None = None
+    encoder: FrameEncoder | None = None
+    is_pairs: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # frozen: the checked arrays replace what was passed
+        if self.encoder is None and is_pairs_with_numbers(self.x):
+            put(self, "encoder", encoder_of_pairs(*self.x, self.n_users, self.n_items))
+        x, is_pairs = checked_x(self.x) if self.encoder is None else (self.encoder.matrix(self.x), False)
+        n = len(x)
+        put(self, "x", x)
+        put(self, "is_pairs", is_pairs)
+        for name in ("t", "c", "y"):
+            put(self, name, checked_binary(name, getattr(self, name), n))
+        not_given = np.flatnonzero((self.c == 1) & (self.t == 0))
+        if not_given.size:
+            raise LogError(
+                "c",
+                expected="0 wherever t is 0",
+                found="1",
+                row=int(not_given[0]),
+                advice="Nothing can be collected that was not given: check how t and c were joined.",
+            )
+        for arm in (0, 1):
+            if not (self.t == arm).any():
+                raise LogError(
+                    "t",
+                    expected="rows in both arms",
+                    found=f"no row with t = {arm} among {n}",
+                    advice="Effects need treated and untreated rows.",
+                )
+        if self.propensity is not None:
+            put(self, "propensity", checked_propensity(self.propensity, n))
+        if self.cluster is not None:
+            put(self, "cluster", checked_labels(self.cluster, n))
+        for name, ids in (("n_users", x[:, 0]), ("n_items", x[:, -1])):
+            put(self, name, checked_size(name, getattr(self, name), ids) if is_pairs else None)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        treatment: str,
+        collected: str,
+        converted: str,
+        features: Sequence[str],
+        categories: Collection[str] = (),
+        propensity: str | ArrayLike | None = None,
+        cluster: str | ArrayLike | None = None,
+        encoder: FrameEncoder | None = None,
+    ) -> Self:
+        """Take a log from a table of campaign rows, and remember how its features were made.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            A row a unit.
+        treatment, collected, converted : str
+            Columns of 0/1 (or booleans), without missing values.
+        features : sequence of str
+            Columns known *before* the assignment: numbers, booleans, or texts (categories). Missing values
+            are allowed and stay missing.
+        categories : collection of str
+            Features that are categories though they hold whole numbers: ids of users, codes of shops.
+        propensity : str or array_like of shape (n,), optional
+            Column, or values, of the known P(T=1 | x).
+        cluster : str or array_like of shape (n,), optional
+            Column, or labels, of what was assigned together.
+        encoder : FrameEncoder, optional
+            Of an earlier log, so that a model that was fitted to it understands this one. Learnt from the
+            table if left out.
+
+        Returns
+        -------
+        IncentiveLog
+            With float features and their ``encoder``.
+
+        Raises
+        ------
+        LogError
+            Naming the column, what was expected of it, what was found, and the first row where it is so.
+
+        Examples
+        --------
+        >>> rows = pd.DataFrame(
+        ...     {"sent": [1, 0, 1], "used": [1, 0, 0], "bought": [1, 1, 0], "age": [30, 41, None],
+        ...      "city": ["Oslo", "Bergen", "Oslo"]}
+        ... )
+        >>> IncentiveLog.from_frame(
+        ...     rows, treatment="sent", collected="used", converted="bought", features=["age", "city"]
+        ... )
+        IncentiveLog(3 rows of 2 features: 2 treated, 1 collected, 2 converted)
+        """
+        roles = {"treatment": treatment, "collected": collected, "converted": converted}
+        for role, name in roles.items():
+            if name in features:
+                raise LogError(
+                    "features",
+                    expected="columns known before the assignment",
+                    found=f"{name!r}, the column of {role}",
+                    advice="A feature that the assignment can change makes every estimate wrong.",
+                )
+        columns = {role: binary_column(frame, name) for role, name in roles.items()}
+        t, c = columns["treatment"], columns["collected"]
+        not_given = np.flatnonzero((c == 1) & (t == 0))
+        if not_given.size:
+            raise LogError(
+                f"column {collected!r}",
+                expected=f"0 wherever {treatment!r} is 0",
+                found="1",
+                row=int(not_given[0]),
+                advice="Nothing can be collected that was not given: check how the two were joined.",
+            )
+        if isinstance(propensity, str):
+            propensity = numeric_column(frame, propensity)
+        if isinstance(cluster, str):
+            cluster = column_of(frame, cluster).to_numpy()
+        learnt = FrameEncoder.learn(frame, list(features), categories) if encoder is None else encoder
+        if learnt.names != tuple(features):
+            raise LogError(
+                "encoder", expected=f"the features {list(features)}", found=f"those of {list(learnt.names)}"
+            )
+        return cls(
+            x=learnt.encode(frame),
+            t=t,
+            c=c,
+            y=columns["converted"],
+            propensity=None if propensity is None else np.asarray(propensity, dtype=np.float64),
+            cluster=None if cluster is None else np.asarray(cluster),
+            encoder=learnt,
+        )
+
+    @classmethod
+    def of(cls, x: IncentiveLog | Rows, y: ArrayLike | pd.DataFrame | None = None) -> IncentiveLog:
+        """A log as it is, or made of features and outcomes as scikit-learn passes them to ``fit(X, y)``.
+
+        Parameters
+        ----------
+        x : IncentiveLog, or array_like, DataFrame, (pairs, features)
+            Of a DataFrame all columns are features, texts categories.
+        y : array_like of shape (n, 3), 0/1, optional
+            Columns: incentive given, collected, converted. Only beside features.
+
+        Raises
+        ------
+        LogError
+            If y does not go with x, or as the constructor.
+        """
+        if isinstance(x, IncentiveLog):
+            if y is not None:
+                raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
+            return x
+        t, c, converted = outcome_columns(y)
+        encoder = FrameEncoder.learn(x, list(x.columns)) if isinstance(x, pd.DataFrame) else None
+        return cls(x, t, c, converted, encoder=encoder)  # type: ignore[arg-type]  # the constructor checks
+
+    def take(self, rows: ArrayLike) -> Self:
+        """Some rows of the log: a mask, or positions.
+
+        Raises
+        ------
+        LogError
+            If an arm is left without rows.
+        """
+        chosen = np.asarray(rows)
+        return replace(
+            self,
+            x=self.x[chosen],
+            t=self.t[chosen],
+            c=self.c[chosen],
+            y=self.y[chosen],
+            propensity=None if self.propensity is None else self.propensity[chosen],
+            cluster=None if self.cluster is None else self.cluster[chosen],
+        )
+
+    def split(self, share: float = 0.5, *, seed: int = 0) -> tuple[Self, Self]:
+        """Two parts, drawn at random; rows of one cluster stay together.
+
+        Parameters
+        ----------
+        share : float
+            Of the rows (of the clusters, where there are any) that the first part gets, in (0, 1).
+        seed : int
+
+        Raises
+        ------
+        InputError
+            If the share lies outside (0, 1).
+        LogError
+            If a part has no row of an arm.
+
+        Examples
+        --------
+        >>> log = IncentiveLog([[0.0], [1.0], [2.0], [3.0]], t=[1, 0, 1, 0], c=[0] * 4, y=[1, 0, 0, 1])
+        >>> log.split(0.5, seed=2)[1]
+        IncentiveLog(2 rows of 1 features: 1 treated, 0 collected, 1 converted)
+        """
+        is_first = self.split_mask(share, seed=seed)
+        return self.take(is_first), self.take(~is_first)
+
+    def split_mask(self, share: float = 0.5, *, seed: int = 0) -> NDArray[np.bool_]:
+        """Which rows :meth:`split` puts into its first part, for columns beside the log; shape (n,)."""
+        if not 0 < share < 1:
+            raise InputError("share", expected="a number in (0, 1)", found=repr(share))
+        together = np.arange(len(self)) if self.cluster is None else self.cluster
+        names, member = np.unique(together, return_inverse=True)
+        return (np.random.default_rng(seed).permutation(len(names)) < round(share * len(names)))[member]
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __repr__(self) -> str:
+        what = (
+            f"pairs of {self.n_users:,} users and {self.n_items:,} items"
+            if self.is_pairs
+            else f"rows of {self.x.shape[1]} features"
+        )
+        return (
+            f"IncentiveLog({len(self):,} {what}: {int(self.t.sum()):,} treated, "
+            f"{int(self.c.sum()):,} collected, {int(self.y.sum()):,} converted)"
+        )
+
+    @property
+    def pair_space(self) -> tuple[int, int]:
+        """Number of users and of items.
+
+        Raises
+        ------
+        LogError
+            If the log holds features instead of pairs.
+        """
+        if self.n_users is None or self.n_items is None:
+            raise LogError(
+                "x",
+                expected="(n, 2) integer user and item ids",
+                found=f"{self.x.shape[1]} float features",
+                advice="The networks of the paper know pairs only.",
+            )
+        return self.n_users, self.n_items
+
+    def clusters(self, given: ArrayLike | None = None) -> ArrayLike | None:
+        """The labels given, or the log's own; None if there are neither and rows are independent."""
+        return self.cluster if given is None else given
+
+    @property
+    def cell(self) -> NDArray[np.int8]:
+        """Observed cell of each row, an index into :data:`~cfmtl_lib.strata.CELLS`; shape (n,)."""
+        return observed_cell(self.t, self.c, self.y)

@@ -1,0 +1,121 @@
+"""What a fitted model accepts: the kind of x that its log had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+
+from cfmtl_lib.errors import LogError
+from cfmtl_lib.logs.encoding import FrameEncoder, Rows
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.logs.validation import check_pairs, checked_x
+
+
+@dataclass(frozen=True)
+class InputSchema:
+    """The x of a log: pairs, floats, or the columns of a table.
+
+    Parameters
+    ----------
+    n_features : int
+        Columns of x.
+    pair_space : (int, int), optional
+        Number of users and of items, of pairs.
+    encoder : FrameEncoder, optional
+        How columns of a table become features.
+
+    Examples
+    --------
+    >>> schema = InputSchema.of(IncentiveLog([[0, 1], [2, 0]], t=[0, 1], c=[0, 0], y=[1, 0]))
+    >>> schema
+    InputSchema(n_features=2, pair_space=(3, 2), encoder=None)
+    >>> schema.matrix([[0.5, 0.1]])
+    Traceback (most recent call last):
+    ...
+    cfmtl_lib.errors.LogError: x: expected (n, 2) integer user and item ids, found float64 of shape (1, 2). \
+This model was fitted on pairs.
+    """
+
+    n_features: int
+    pair_space: tuple[int, int] | None = None
+    encoder: FrameEncoder | None = None
+
+    @classmethod
+    def of(cls, log: IncentiveLog | ParquetLog) -> Self:
+        """The schema of a log."""
+        if isinstance(log, ParquetLog):
+            return cls(2, log.pair_space)
+        return cls(log.x.shape[1], log.pair_space if log.is_pairs else None, log.encoder)
+
+    def matrix(self, x: IncentiveLog | Rows) -> NDArray:
+        """Rows of x as the models see them: (n, 2) int64, or (n, p) floats.
+
+        The x of a log whose codes mean other categories than those of the log that was fitted is refused; an
+        array of codes cannot be checked for that.
+
+        Raises
+        ------
+        LogError
+            If x is of another kind or shape than the log was, or holds what it cannot hold.
+        """
+        if isinstance(x, IncentiveLog):
+            if x.encoder != self.encoder:
+                raise LogError(
+                    "log",
+                    expected="features made as those of the log that was fitted",
+                    found="another encoder",
+                    advice="Make it by IncentiveLog.from_frame(..., encoder=fitted_log.encoder).",
+                )
+            x = x.x
+        if self.encoder is not None:
+            return self.encoder.matrix(x)
+        if self.pair_space is not None:
+            return check_pairs(np.asarray(x), *self.pair_space)
+        if isinstance(x, pd.DataFrame):
+            raise LogError(
+                "x",
+                expected="an array, as in the log",
+                found="a DataFrame",
+                advice="Fit on IncentiveLog.from_frame to predict from tables, or pass x.to_numpy().",
+            )
+        features, is_pairs = checked_x(_as_floats(x))
+        if is_pairs or features.shape[1] != self.n_features:
+            raise LogError(
+                "x",
+                expected=f"float features of shape (n, {self.n_features})",
+                found=f"{features.dtype} of shape {features.shape}",
+            )
+        return features
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "n_features": self.n_features,
+            "pair_space": None if self.pair_space is None else list(self.pair_space),
+            "encoder": None if self.encoder is None else self.encoder.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """What :meth:`to_dict` gave."""
+        space, encoder = stored["pair_space"], stored["encoder"]
+        return cls(
+            int(stored["n_features"]),
+            None if space is None else (int(space[0]), int(space[1])),
+            None if encoder is None else FrameEncoder.from_dict(encoder),
+        )
+
+
+def _as_floats(x: object) -> ArrayLike:
+    """Integers as floats: a model that was fitted on features cannot mean ids."""
+    if issparse(x):
+        return x  # type: ignore[return-value]  # to be refused with the others
+    values = np.asarray(x)
+    return values.astype(np.float64) if values.dtype.kind in "iub" else values

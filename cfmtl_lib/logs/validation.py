@@ -1,0 +1,158 @@
+"""Checks of the columns of a log: each returns the column as a log keeps it, or says what is wrong where."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+
+from cfmtl_lib.errors import LogError
+from cfmtl_lib.logs.encoding import FrameEncoder, numeric_column
+
+
+def check_pairs(x: ArrayLike, n_users: int, n_items: int) -> NDArray[np.int64]:
+    """Return x as (n, 2) int64 pairs, or raise :class:`LogError` naming the first id outside its space."""
+    pairs, is_pairs = checked_x(x)
+    if not is_pairs:
+        raise LogError(
+            "x",
+            expected="(n, 2) integer user and item ids",
+            found=f"{pairs.dtype} of shape {pairs.shape}",
+            advice="This model was fitted on pairs.",
+        )
+    for name, size, ids in (("user", n_users, pairs[:, 0]), ("item", n_items, pairs[:, 1])):
+        beyond = np.flatnonzero(ids >= size)
+        if beyond.size:
+            raise LogError(
+                f"x ({name} id)",
+                expected=f"ids 0-{size - 1}, the space of the log that was fitted",
+                found=str(ids[beyond[0]]),
+                row=int(beyond[0]),
+                advice=f"Give IncentiveLog(..., n_{name}s=...) the full space before fitting.",
+            )
+    return pairs
+
+
+def encoder_of_pairs(
+    pairs: ArrayLike, numbers: ArrayLike, n_users: int | None, n_items: int | None
+) -> FrameEncoder:
+    """The encoder of pairs that come with numbers, its id spaces as large as the log's."""
+    ids, _ = checked_x(pairs)
+    return FrameEncoder.of_pairs(
+        checked_size("n_users", n_users, ids[:, 0]),
+        checked_size("n_items", n_items, ids[:, 1]),
+        np.asarray(numbers).shape[-1],
+    )
+
+
+def checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
+    """Pairs as int64 or finite features as floats, and whether they are pairs."""
+    if issparse(value):
+        raise LogError(
+            "x",
+            expected="a dense array",
+            found="a sparse one",
+            advice="sparse input is not supported: x.toarray().",
+        )
+    x = np.asarray(value)
+    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
+        raise LogError("x", expected="shape (n, 2) or (n, p) with n, p > 0", found=f"shape {x.shape}")
+    if x.dtype.kind in "iu":
+        if x.shape[1] != 2:
+            raise LogError(
+                "x",
+                expected="two columns of ids, or float features",
+                found=f"integers of shape {x.shape}",
+                advice="Pass features as floats: x.astype(float).",
+            )
+        if x.min() < 0:
+            negative = np.flatnonzero((x < 0).any(axis=1))
+            raise LogError("x", expected="ids >= 0", found=str(x[negative[0]].tolist()), row=int(negative[0]))
+        return np.ascontiguousarray(x, dtype=np.int64), True
+    if x.dtype.kind != "f":
+        raise LogError("x", expected="integer pairs or float features", found=f"dtype {x.dtype}")
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if bad.size:
+        raise LogError(
+            "x",
+            expected="finite features",
+            found="NaN or infinity",
+            row=int(bad[0]),
+            advice="IncentiveLog.from_frame takes tables with missing values.",
+        )
+    return np.ascontiguousarray(x), False
+
+
+def checked_binary(name: str, value: ArrayLike, n: int) -> NDArray[np.int8]:
+    """A column of n 0/1 values as int8."""
+    column = np.asarray(value)
+    if column.shape != (n,):
+        raise LogError(name, expected=f"shape ({n},), one value a row of x", found=f"shape {column.shape}")
+    if column.dtype.kind not in "biuf":
+        raise LogError(name, expected="0/1 numbers", found=f"dtype {column.dtype}")
+    wrong = np.flatnonzero((column != 0) & (column != 1))  # NaN differs from both
+    if wrong.size:
+        raise LogError(name, expected="0 or 1", found=str(column[wrong[0]]), row=int(wrong[0]))
+    return column.astype(np.int8)
+
+
+def binary_column(frame: pd.DataFrame, name: str) -> NDArray[np.int8]:
+    """A column of 0/1 of a table as int8; errors name it."""
+    values = numeric_column(frame, name)
+    wrong = np.flatnonzero((values != 0) & (values != 1))
+    if wrong.size:
+        found = "a missing value" if np.isnan(values[wrong[0]]) else f"{values[wrong[0]]:g}"
+        raise LogError(f"column {name!r}", expected="0 or 1", found=found, row=int(wrong[0]))
+    return values.astype(np.int8)
+
+
+def outcome_columns(y: ArrayLike | pd.DataFrame | None) -> tuple[NDArray, NDArray, NDArray]:
+    """Incentive given, collected and converted, as the columns of a y of shape (n, 3)."""
+    outcomes = None if y is None else np.asarray(y)
+    if outcomes is None or outcomes.ndim != 2 or outcomes.shape[1] != 3:
+        raise LogError(
+            "y",
+            expected="shape (n, 3): incentive given, collected, converted",
+            found="none" if outcomes is None else f"shape {outcomes.shape}",
+            advice="Pass an IncentiveLog alone, or x and y.",
+        )
+    t, c, converted = outcomes.T
+    return t, c, converted
+
+
+def checked_labels(value: ArrayLike, n: int) -> NDArray:
+    """A label for each of n rows, none missing."""
+    labels = np.asarray(value)
+    if labels.shape != (n,):
+        raise LogError("cluster", expected=f"shape ({n},)", found=f"shape {labels.shape}")
+    missing = np.flatnonzero(pd.isna(labels))
+    if missing.size:
+        raise LogError("cluster", expected="a label for each row", found="none", row=int(missing[0]))
+    return labels
+
+
+def checked_propensity(value: ArrayLike, n: int) -> NDArray[np.float64]:
+    """N numbers strictly between 0 and 1."""
+    propensity = np.asarray(value, dtype=np.float64)
+    if propensity.shape != (n,):
+        raise LogError("propensity", expected=f"shape ({n},)", found=f"shape {propensity.shape}")
+    wrong = np.flatnonzero(~((propensity > 0) & (propensity < 1)))
+    if wrong.size:
+        raise LogError(
+            "propensity",
+            expected="values strictly between 0 and 1 (overlap)",
+            found=str(propensity[wrong[0]]),
+            row=int(wrong[0]),
+        )
+    return propensity
+
+
+def checked_size(name: str, size: int | None, ids: NDArray) -> int:
+    """Size of an id space that holds all ids; the largest id plus one if there is none."""
+    least = int(ids.max()) + 1
+    if size is None:
+        return least
+    if size < least:
+        raise LogError(name, expected=f"at least {least}, for the ids of x", found=str(size))
+    return int(size)

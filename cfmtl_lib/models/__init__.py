@@ -1,0 +1,1 @@
+"""Networks, losses, engines and the training loop."""

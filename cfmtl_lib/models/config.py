@@ -1,0 +1,124 @@
+"""How a network is fitted, and what happened in a fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from cfmtl_lib.errors import InputError, check_choice
+
+LOSSES = ("squared_error", "cross_entropy")
+ENGINES = ("auto", "torch", "compiled", "data-parallel")
+PARAMETRISATIONS = ("embeddings", "additive")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How one network is fitted. The defaults are those of the paper's baselines.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "cross_entropy"}
+        Of the predicted probability, for NCF and MF. CF-MTL has its own objective and ignores it.
+    embedding_k : int
+        Length of an embedding.
+    embedding_sd : float
+        Standard deviation of the initial embeddings.
+    learning_rate, weight_decay : float
+        Of Adam; the decay is the L2 form (added to the gradient, all parameters).
+    batch_size : int
+        Rows a step. The incomplete last batch of an epoch is dropped, as in the authors' code, unless
+        ``keep_last_batch``; a log smaller than one batch is one batch.
+    tolerance : float
+        An epoch whose training loss fell by less than this share of the last one counts as stalled.
+    patience : int
+        Training stops at the stalled epoch of this number.
+    max_epochs : int
+        Training stops here in any case, with a ``ConvergenceWarning``.
+    patience_resets : bool
+        Count stalled epochs in a row only, as early stopping commonly does. The authors' code never resets
+        its count.
+    keep_last_batch : bool
+        Use the incomplete last batch of an epoch too.
+    validation_share : float
+        Share of the rows, in [0, 1), that is held out of the steps. Where it is not 0, an epoch stalls if the
+        loss of these rows falls by less than ``tolerance`` below its lowest, and the parameters of the
+        lowest are kept. The paper has none: it watches the training loss.
+    learning_rate_decay : float
+        Factor in (0, 1] on the learning rate after each epoch. The paper has none: 1.
+    parametrisation : {"embeddings", "additive"}
+        What is trained where the logit is additive, :math:`a_u + b_i`: embeddings and a linear layer, as
+        in the paper, or :math:`a_u` and :math:`b_i` themselves, from the same initial values. The functions
+        are the same and the way to the optimum is another, so that early stopping ends elsewhere.
+        Matrix factorisation is not additive and stays as it is.
+    engine : {"auto", "torch", "compiled", "data-parallel"}
+        Who takes the steps: see :mod:`cfmtl_lib.models.engines`. "auto" is "compiled" where it can, else
+        "torch";
+        the results agree to rounding. "data-parallel" shares each batch among the processes that
+        ``torchrun`` started.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    loss: str = "squared_error"
+    embedding_k: int = 64
+    embedding_sd: float = 1.0
+    learning_rate: float = 0.01
+    weight_decay: float = 1e-5
+    batch_size: int = 8192
+    tolerance: float = 1e-4
+    patience: int = 7
+    max_epochs: int = 1000
+    patience_resets: bool = False
+    keep_last_batch: bool = False
+    validation_share: float = 0.0
+    learning_rate_decay: float = 1.0
+    parametrisation: str = "embeddings"
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("engine", self.engine, ENGINES)
+        check_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
+        for name, least in (
+            ("embedding_k", 1),
+            ("batch_size", 1),
+            ("patience", 1),
+            ("max_epochs", 1),
+            ("embedding_sd", 0),
+            ("learning_rate", 0),
+            ("weight_decay", 0),
+        ):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= least):
+                raise InputError(f"FitConfig.{name}", expected=f"a number >= {least}", found=repr(value))
+        if not 0 <= self.validation_share < 1:
+            raise InputError(
+                "FitConfig.validation_share", expected="a number in [0, 1)", found=repr(self.validation_share)
+            )
+        if not 0 < self.learning_rate_decay <= 1:
+            raise InputError(
+                "FitConfig.learning_rate_decay",
+                expected="a number in (0, 1]",
+                found=repr(self.learning_rate_decay),
+            )
+
+
+@dataclass
+class History:
+    """What happened in one fit: losses an epoch (sums over steps), and why it ended.
+
+    ``validation_loss`` is empty where no rows were held out.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    converged: bool = False
+    validation_loss: list[float] = field(default_factory=list)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs run."""
+        return len(self.loss)

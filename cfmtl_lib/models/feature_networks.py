@@ -1,0 +1,252 @@
+"""Networks on features: embeddings of categories and standardised numbers, through small hidden layers.
+
+Numbers are replaced by their normal scores (the normal quantile of their rank among the rows of the log), so
+that skewed amounts need no care; a missing number becomes the middle, 0, beside a column that says that it
+was missing. A missing category is a level of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor, nn
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.pair_networks import ROWS_PER_PREDICTION
+
+N_KNOTS = 201
+"""Quantiles of a number between which its normal score is interpolated."""
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Networks on features, and how they are fitted. Not from the paper, which knows pairs only.
+
+    Parameters
+    ----------
+    hidden : tuple of int
+        Width of each hidden layer; () is a linear model.
+    embedding_k : int
+        Most numbers for a category's level; a category of m levels gets at most m.
+    n_networks : int
+        Networks whose probabilities are averaged, each stopped on other held-out rows.
+    fit : FitConfig
+        Its loss and embedding do not matter here. Its ``validation_share`` of the rows (of the clusters,
+        where there are any) is held out to stop on.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    embedding_k: int = 8
+    n_networks: int = 4
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            learning_rate=2e-3,
+            weight_decay=1e-5,
+            batch_size=512,
+            tolerance=0.0,
+            patience=8,
+            patience_resets=True,
+            max_epochs=200,
+            keep_last_batch=True,
+            validation_share=0.2,
+        )
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        for name, value in (
+            *(("hidden", width) for width in self.hidden),
+            ("embedding_k", self.embedding_k),
+            ("n_networks", self.n_networks),
+        ):
+            if value < 1:
+                raise InputError(f"FeatureConfig.{name}", expected="whole numbers >= 1", found=repr(value))
+
+
+FEATURES = FeatureConfig()
+"""The default."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureScaler:
+    """Columns of x as (numbers, codes) that networks can take; learnt once from a log.
+
+    Attributes
+    ----------
+    numbers, codes : tuple of int
+        Columns of x that hold numbers, and codes of categories.
+    levels : tuple of int
+        Of each category, with the missing one.
+    knots, scores : ndarray of shape (len(numbers), N_KNOTS), float64
+        Quantiles of each number, and the normal score at each.
+    flagged : ndarray of shape (len(numbers),), bool
+        Which numbers were missing somewhere, and have a column that says so.
+    """
+
+    numbers: tuple[int, ...]
+    codes: tuple[int, ...]
+    levels: tuple[int, ...]
+    knots: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+
+    @classmethod
+    def learn(cls, log: IncentiveLog) -> Self:
+        """From the features of a log."""
+        columns = () if log.encoder is None else log.encoder.columns
+        codes = tuple(k for k, column in enumerate(columns) if column.kind == "category")
+        numbers = tuple(k for k in range(log.x.shape[1]) if k not in codes)
+        made = [_normal_scores(log.x[:, k][~np.isnan(log.x[:, k])]) for k in numbers]
+        shape = (len(numbers), N_KNOTS)
+        return cls(
+            numbers,
+            codes,
+            tuple(len(columns[k].categories) + 1 for k in codes),
+            np.array([knots for knots, _ in made]).reshape(shape),
+            np.array([scores for _, scores in made]).reshape(shape),
+            np.isnan(log.x[:, list(numbers)]).any(axis=0),
+        )
+
+    @property
+    def n_numbers(self) -> int:
+        """Columns of numbers that a network gets, flags of missing ones included."""
+        return len(self.numbers) + int(self.flagged.sum())
+
+    def split(self, x: NDArray) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Numbers of shape (n, n_numbers) and codes of shape (n, number of categories)."""
+        numbers = np.empty((len(x), len(self.numbers)), dtype=np.float32)
+        for row, k in enumerate(self.numbers):
+            numbers[:, row] = np.interp(x[:, k], self.knots[row], self.scores[row])
+        missing = np.isnan(numbers)
+        numbers[missing] = 0.0
+        flags = missing[:, self.flagged].astype(np.float32)
+        return np.concatenate([numbers, flags], axis=1), x[:, list(self.codes)].astype(np.int64)
+
+
+def _normal_scores(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Knots and their scores, of mean 0 and variance 1 over the values; ties get the mean of theirs."""
+    probability = np.linspace(0, 1, N_KNOTS)
+    if not len(values):  # a part of a log can lack all values of a column
+        return probability, np.zeros(N_KNOTS)
+    knots = np.quantile(values, probability)
+    # Beyond the outermost knots the score stays what it is there, near 2.8.
+    raw = stats.norm.ppf(probability.clip(0.5 / N_KNOTS, 1 - 0.5 / N_KNOTS))
+    member = np.unique(knots, return_inverse=True)[1]
+    scores = (np.bincount(member, weights=raw) / np.bincount(member))[member]
+    seen = np.interp(values, knots, scores)
+    spread = seen.std()
+    return knots, (scores - seen.mean()) / (spread if spread > 0 else 1.0)
+
+
+class FeatureNetwork(nn.Module):
+    """Embeddings and numbers through hidden layers to one logit, or to several.
+
+    Parameters
+    ----------
+    n_numbers : int
+    levels : tuple of int
+        Of each category.
+    n_outputs : int
+    config : FeatureConfig
+    generator : torch.Generator
+        Source of the initial values; they are created on its device.
+    """
+
+    def __init__(
+        self,
+        n_numbers: int,
+        levels: tuple[int, ...],
+        n_outputs: int = 1,
+        *,
+        config: FeatureConfig,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+
+        def table(*shape: int, sd: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=generator, device=generator.device) * sd)
+
+        sizes = [min(config.embedding_k, m) for m in levels]
+        self.embeddings = nn.ParameterList([table(m, k, sd=0.3) for m, k in zip(levels, sizes, strict=True)])
+        widths = [n_numbers + sum(sizes), *config.hidden]
+        self.weights = nn.ParameterList(
+            [table(after, before, sd=math.sqrt(2 / before)) for before, after in pairwise(widths)]
+        )
+        self.biases = nn.ParameterList(
+            [nn.Parameter(torch.zeros(after, device=generator.device)) for after in widths[1:]]
+        )
+        self.head = table(n_outputs, widths[-1], sd=0.1 / math.sqrt(widths[-1]))
+        self.head_bias = nn.Parameter(torch.zeros(n_outputs, device=generator.device))
+
+    def body(self) -> list[nn.Parameter]:
+        """All parameters below the head."""
+        return [*self.embeddings, *self.weights, *self.biases]
+
+    def take_body(self, other: FeatureNetwork) -> None:
+        """Copy all parameters below the head from a network of the same configuration."""
+        with torch.no_grad():
+            for mine, theirs in zip(self.body(), other.body(), strict=True):
+                mine.copy_(theirs)
+
+    def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:
+        """Logits of shape (n,), or (n_outputs, n) where there are several."""
+        columns = [numbers]
+        for k, embedding in enumerate(self.embeddings):
+            columns.append(embedding.index_select(0, codes[:, k]))
+        hidden = torch.cat(columns, dim=1)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            hidden = torch.relu(nn.functional.linear(hidden, weight, bias))
+        logits = nn.functional.linear(hidden, self.head, self.head_bias)
+        return logits[:, 0] if len(self.head_bias) == 1 else logits.T
+
+
+def feature_columns(scaler: FeatureScaler, x: NDArray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Numbers and codes of rows, on a device."""
+    numbers, codes = scaler.split(x)
+    return torch.tensor(numbers, device=device), torch.tensor(codes, device=device)
+
+
+def predict_features(
+    networks: Sequence[FeatureNetwork], scaler: FeatureScaler, x: NDArray
+) -> NDArray[np.float64]:
+    """Mean over networks of sigmoid (one logit) or softmax (several) at rows of features.
+
+    Parameters
+    ----------
+    networks : sequence of FeatureNetwork
+    scaler : FeatureScaler
+    x : ndarray of shape (n, p), float
+
+    Returns
+    -------
+    ndarray of shape (n,) or (n, n_outputs), float64
+        Rows of several outputs sum to 1 within 1e-12.
+    """
+    device = networks[0].head.device
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(x), ROWS_PER_PREDICTION):
+            columns = feature_columns(scaler, x[start : start + ROWS_PER_PREDICTION], device)
+            probabilities = [_probability(network(*columns)) for network in networks]
+            parts.append(torch.stack(probabilities).mean(0))
+    return torch.cat(parts).numpy()
+
+
+def _probability(logits: Tensor) -> Tensor:
+    logits = logits.cpu().double()  # float64 after the copy: not every accelerator has it
+    return torch.sigmoid(logits) if logits.ndim == 1 else torch.softmax(logits, dim=0).T

@@ -1,0 +1,155 @@
+"""The network behind CF-MTL: strata and propensity, and the loss of the six observable cells."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from cfmtl_lib.models.feature_networks import FeatureNetwork
+from cfmtl_lib.models.pair_networks import AdditiveNetwork
+from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS
+
+INSIDE_LOG = 1e-6
+"""Added to a cell probability inside the cross-entropy, as in the authors' code."""
+
+
+class CellNetwork(nn.Module):
+    """Strata head and propensity network with the six-cell loss.
+
+    Parameters
+    ----------
+    strata : AdditiveNetwork or FeatureNetwork
+        With five outputs: softmax logits of the strata.
+    propensity : AdditiveNetwork or FeatureNetwork
+        With one output.
+    weights : CellWeights
+    propensity_floor : float
+        Lower bound of g inside the loss.
+    propensity_weight : float
+        Of the squared-error loss of g; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        strata: AdditiveNetwork | FeatureNetwork,
+        propensity: AdditiveNetwork | FeatureNetwork,
+        *,
+        weights: CellWeights,
+        propensity_floor: float,
+        propensity_weight: float,
+    ) -> None:
+        super().__init__()
+        self.strata, self.propensity = strata, propensity
+        self.propensity_floor, self.propensity_weight = propensity_floor, propensity_weight
+        self.cell_weight: Tensor
+        self.membership: Tensor
+        self.cell_number: Tensor
+        like = next(strata.parameters()).detach()
+        self.register_buffer("cell_weight", like.new_tensor(weights.in_cell_order())[:, None])
+        self.register_buffer("membership", like.new_tensor(CELL_MEMBERSHIP.tolist()))
+        self.register_buffer(
+            "cell_number", torch.arange(len(CELLS), dtype=torch.int8, device=like.device)[:, None]
+        )  # int8 as the cells of a log: mixed types compare slowly
+        self.n_treated_cells = sum(t for t, _, _ in CELLS)  # they come first
+
+    def pair_network(self, part: str) -> AdditiveNetwork:
+        """One of the two networks, "strata" or "propensity", of a model of pairs."""
+        network = getattr(self, part)
+        assert isinstance(network, AdditiveNetwork)
+        return network
+
+    def loss(self, first: Tensor, second: Tensor, cell: Tensor) -> Tensor:
+        """Summed loss of a batch.
+
+        First and second are user and item ids, or numbers and codes of features; ``cell`` holds indices into
+        :data:`~cfmtl_lib.strata.CELLS`.
+        """
+        return _CellLoss.apply(self.strata(first, second), self.propensity(first, second), cell, self)
+
+    def compact(self) -> Self:
+        """Return the same functions with both pair networks compact; see ``AdditiveNetwork.compact``."""
+        small = copy.copy(self)
+        small._modules = {part: self.pair_network(part).compact() for part in ("strata", "propensity")}
+        return small
+
+
+class _CellLoss(torch.autograd.Function):
+    """The loss as a function of the logits, with its gradient written out.
+
+    With inner the probability given to what happened in a cell (q where the row lies there, 1 - q where not),
+    the loss of a cell is -w log(inner), and its derivative by q is -w/q or w/(1 - q). The chain rule from
+    there to the logits is a few products; recording them for autograd takes twice the time.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, strata_logits: Tensor, propensity_logit: Tensor, cell: Tensor, network: CellNetwork
+    ) -> Tensor:
+        n_treated, membership, weight = network.n_treated_cells, network.membership, network.cell_weight
+        f = torch.softmax(strata_logits, dim=0)
+        sigmoid = torch.sigmoid(propensity_logit)
+        g = sigmoid.clamp(min=network.propensity_floor)
+        given_arm = membership @ f
+        arm = torch.empty_like(given_arm)
+        arm[:n_treated] = g
+        arm[n_treated:] = 1 - g
+        q = (given_arm * arm + INSIDE_LOG).clamp_(max=1 - torch.finfo(f.dtype).eps)
+        elsewhere = cell.ne(network.cell_number).to(q.dtype)
+        inner = (q - elsewhere).abs()
+        total = -(weight * inner.log()).sum()
+
+        by_q = weight * (2 * elsewhere - 1) / inner
+        by_f = membership.T @ (by_q * arm)
+        by_arm = by_q * given_arm
+        by_g = by_arm[:n_treated].sum(0) - by_arm[n_treated:].sum(0)
+        if network.propensity_weight:
+            error = g - (cell < n_treated).to(g.dtype)
+            total = total + network.propensity_weight * error.square().sum()
+            by_g += 2 * network.propensity_weight * error
+        ctx.save_for_backward(
+            f * (by_f - (f * by_f).sum(0)),
+            by_g * sigmoid * (1 - sigmoid) * (sigmoid > network.propensity_floor),
+        )
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, by_loss: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        by_strata, by_propensity = ctx.saved_tensors
+        return by_strata * by_loss, by_propensity * by_loss, None, None
+
+
+@dataclass(frozen=True)
+class CellWeights:
+    """Weights of the six cross-entropies of CF-MTL, named by the cell (t, c, y) of each.
+
+    ``t0c0y1`` is the term that the reproduction report calls L_001, ``t0c0y0`` the one it calls L_000.
+    """
+
+    t1c0y0: float
+    t1c0y1: float
+    t1c1y0: float
+    t1c1y1: float
+    t0c0y1: float
+    t0c0y0: float
+
+    def in_cell_order(self) -> tuple[float, ...]:
+        """The weights in the order of :data:`~cfmtl_lib.strata.CELLS`."""
+        return self.t1c0y0, self.t1c0y1, self.t1c1y0, self.t1c1y1, self.t0c0y1, self.t0c0y0
+
+
+class ProbabilityLoss:
+    """Mean loss of sigmoid(network(first, second)) against a target, as ``FitConfig.loss`` names it."""
+
+    def __init__(self, network: nn.Module, loss: str) -> None:
+        self.network, self.loss = network, loss
+
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+        """Of a batch."""
+        logit = self.network(first, second)
+        if self.loss == "squared_error":
+            return nn.functional.mse_loss(torch.sigmoid(logit), target)
+        return nn.functional.binary_cross_entropy_with_logits(logit, target)

@@ -1,0 +1,194 @@
+r"""The two small networks of the paper, on user-item pairs.
+
+The paper's "NCF" is :math:`\sigma(w^\top [U_u, V_i] + b)`. A linear layer on concatenated embeddings has no
+interaction: with :math:`w = (w_U, w_V)` its logit equals :math:`a_u + b_i + b`, where
+:math:`a_u = w_U^\top U_u` and :math:`b_i = w_V^\top V_i`. So a step multiplies the two embedding tables
+by w once and gathers one scalar a row, instead of gathering 2k numbers a row. Values and
+gradients are those of the concatenated form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from cfmtl_lib.logs.validation import check_pairs
+
+ROWS_PER_PREDICTION = 1 << 18
+"""Rows predicted at once where a row is a few numbers: bounds memory without costing time."""
+
+ROWS_OF_EMBEDDINGS = 1 << 14
+"""The same where a row is two embeddings: more would leave the processor's cache, and take twice the time."""
+
+
+class PairNetwork(nn.Module):
+    """User and item embeddings of k numbers each, drawn from N(0, sd^2) (paper: sd = 1).
+
+    Parameters
+    ----------
+    n_users, n_items, embedding_k : int
+        Sizes of the two embedding tables.
+    generator : torch.Generator
+        Source of the initial values; the tables are created on its device.
+    embedding_sd : float
+        Standard deviation of the initial embeddings.
+    dtype : torch.dtype
+        Of the parameters; float32 unless told.
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        embedding_k: int,
+        *,
+        generator: torch.Generator,
+        embedding_sd: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.n_users, self.n_items, self.embedding_k = n_users, n_items, embedding_k
+
+        def table(rows: int) -> nn.Parameter:
+            values = torch.randn(rows, embedding_k, generator=generator, device=generator.device, dtype=dtype)
+            return nn.Parameter(values * embedding_sd)
+
+        self.user = table(n_users)
+        self.item = table(n_items)
+
+
+class AdditiveNetwork(PairNetwork):
+    """The paper's NCF, with one logit or, as the strata head of CF-MTL, five.
+
+    The linear layer starts as ``torch.nn.Linear(2k, n_outputs)`` does: uniform in +-1/sqrt(2k).
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        embedding_k: int,
+        n_outputs: int = 1,
+        *,
+        generator: torch.Generator,
+        embedding_sd: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(
+            n_users, n_items, embedding_k, generator=generator, embedding_sd=embedding_sd, dtype=dtype
+        )
+        bound = (2 * embedding_k) ** -0.5
+
+        def uniform(*shape: int) -> nn.Parameter:
+            unit = torch.rand(*shape, generator=generator, device=generator.device, dtype=dtype)
+            return nn.Parameter((2 * unit - 1) * bound)
+
+        self.weight = uniform(n_outputs, 2 * embedding_k)
+        self.bias = uniform(n_outputs)
+
+    def scalars(self) -> tuple[Tensor, Tensor]:
+        """The user part and the item part (with the bias) of the logits.
+
+        Returns
+        -------
+        by_user, by_item : Tensor
+            Of shapes (n_users,) and (n_items,) with one output, else (m, n_users) and (m, n_items).
+        """
+        w_user, w_item = self.weight.split(self.embedding_k, dim=1)
+        if len(self.bias) == 1:
+            return self.user.mv(w_user[0]), self.item.mv(w_item[0]) + self.bias
+        return _Project.apply(w_user, self.user), _Project.apply(w_item, self.item) + self.bias[:, None]
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Logits of shape (n,), or (n_outputs, n) where there are several.
+
+        Outputs come first because vectors gather, scatter and normalise several times faster than
+        rows of five.
+        """
+        by_user, by_item = self.scalars()
+        if by_user.ndim == 1:
+            return by_user.index_select(0, user) + by_item.index_select(0, item)
+        return _gather_each(by_user, user) + _gather_each(by_item, item)
+
+    def compact(self) -> AdditiveNetwork:
+        """The same function with embeddings of one number an output, exactly.
+
+        Its tables hold the scalars a_u and b_i themselves, its layer adds them up. For keeping; to train on
+        it with the layer held still is the additive parametrisation, not the paper's.
+        """
+        n_outputs = len(self.bias)
+        generator = torch.Generator(device=self.user.device)
+        small = AdditiveNetwork(
+            self.n_users, self.n_items, n_outputs, n_outputs, generator=generator, dtype=self.user.dtype
+        )
+        with torch.no_grad():
+            by_user, by_item = self.scalars()
+            small.user.copy_(by_user.reshape(n_outputs, -1).T)
+            small.item.copy_(by_item.reshape(n_outputs, -1).T)
+            one = torch.eye(n_outputs, dtype=self.user.dtype, device=self.user.device)
+            small.weight.copy_(torch.cat([one, one], dim=1))
+            small.bias.zero_()
+        return small
+
+
+class _Project(torch.autograd.Function):
+    """weight @ table.T, where autograd by itself would hand back a transposed gradient and copy it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, table: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, table)
+        return weight @ table.T
+
+    @staticmethod
+    def backward(ctx: Any, by_product: Tensor) -> tuple[Tensor, Tensor]:
+        weight, table = ctx.saved_tensors
+        return by_product @ table, by_product.T @ weight
+
+
+def _gather_each(rows: Tensor, index: Tensor) -> Tensor:
+    return torch.stack([row.index_select(0, index) for row in rows.unbind(0)])
+
+
+class FactorizationNetwork(PairNetwork):
+    """Matrix factorisation: logit U_u . V_i."""
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Logits of shape (n,)."""
+        # index_select, not nn.functional.embedding: its backward pass is several times faster on a CPU.
+        return (self.user.index_select(0, user) * self.item.index_select(0, item)).sum(1)
+
+
+def predict_probability(network: AdditiveNetwork | FactorizationNetwork, x: ArrayLike) -> NDArray[np.float64]:
+    """Sigmoid (one logit) or softmax (several) of a network's logits at pairs x.
+
+    Parameters
+    ----------
+    network : AdditiveNetwork or FactorizationNetwork
+    x : array_like of shape (n, 2), integer
+        User and item ids.
+
+    Returns
+    -------
+    ndarray of shape (n,) or (n, n_outputs), float64
+        Rows of several outputs sum to 1 within 1e-12.
+
+    Raises
+    ------
+    LogError
+        If an id lies outside the tables of the network.
+    """
+    pairs = torch.from_numpy(check_pairs(x, network.n_users, network.n_items))
+    device = network.user.device
+    parts = []
+    n_rows = ROWS_PER_PREDICTION if isinstance(network, AdditiveNetwork) else ROWS_OF_EMBEDDINGS
+    with torch.no_grad():
+        for chunk in pairs.split(n_rows):
+            logits = network(chunk[:, 0].to(device), chunk[:, 1].to(device))
+            # float64 after the copy: not every accelerator has it.
+            logits = logits.cpu().double()
+            parts.append(torch.sigmoid(logits) if logits.ndim == 1 else torch.softmax(logits, dim=0).T)
+    return torch.cat(parts).numpy()

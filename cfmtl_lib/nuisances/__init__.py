@@ -1,0 +1,21 @@
+"""The conditional expectations behind estimators and values."""
+
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
+from cfmtl_lib.nuisances.learners import default_classifier, default_regressor, suited
+from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, LogNuisances
+from cfmtl_lib.nuisances.pair_classifier import PairClassifier
+from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
+
+__all__ = [
+    "FAMILIES",
+    "MOMENTS",
+    "FeatureNuisances",
+    "LogNuisances",
+    "PairClassifier",
+    "PairNuisances",
+    "crossfit",
+    "default_classifier",
+    "default_regressor",
+    "suited",
+]

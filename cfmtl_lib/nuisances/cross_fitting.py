@@ -1,0 +1,184 @@
+"""Nuisances of a log by scikit-learn classifiers, fitted on other rows than those they are used on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin, clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.learners import boosting, default_classifier, suited
+from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.runtime.progress import track
+from cfmtl_lib.runtime.threads import threads_for
+
+
+def crossfit(
+    log: IncentiveLog,
+    *,
+    outcome: ClassifierMixin | None = None,
+    propensity: ClassifierMixin | ArrayLike | None = None,
+    features: ArrayLike | None = None,
+    folds: int | ArrayLike = 5,
+    seed: int = 0,
+    progress: bool = False,
+) -> LogNuisances:
+    """Propensity and conditional means of a log, each row's from classifiers that have not seen it.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    outcome : classifier with ``predict_proba``, optional
+        For the four means; cloned for each mean and fold.
+        :class:`~cfmtl_lib.nuisances.pair_classifier.PairClassifier`
+        for pairs and boosted trees (:func:`~cfmtl_lib.nuisances.learners.boosting`) for features if left
+        out. How it is
+        shown the columns of a table: :func:`~cfmtl_lib.nuisances.learners.suited`.
+    propensity : classifier or array_like of shape (n,), optional
+        How to estimate the propensity, or its known values. If left out: the known propensity of the log
+        where it has one, else estimated by the same kind of classifier as the outcomes.
+    features : array_like of shape (n, p), optional
+        What the classifiers see; ``log.x`` if left out. For scikit-learn classifiers on logs of pairs.
+    folds : int or array_like of shape (n,), integer
+        Number of folds (stratified by treatment and observed cell; rows of one cluster of the log stay
+        together), or the fold of each row. 1 fits and predicts on the same rows: no cross-fitting, for
+        comparison only.
+    seed : int
+        Of the folds, and of the default classifier for features.
+    progress : bool
+        Say on stderr how far it is.
+
+    Returns
+    -------
+    LogNuisances
+
+    Raises
+    ------
+    InputError
+        If folds or features do not fit the log, or a training part of a fold lacks an arm.
+
+    Notes
+    -----
+    Cross-fitting: Chernozhukov et al. (2018), "Double/debiased machine learning for treatment and
+    structural parameters". Folds are over rows. Where rows of one user may not be split (features of users
+    that recur), pass the folds: ``folds=user % 5``.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(400, 2))
+    >>> t = rng.integers(0, 2, 400)
+    >>> log = IncentiveLog(x, t, c=t * rng.integers(0, 2, 400), y=rng.integers(0, 2, 400))
+    >>> nuisances = crossfit(log, outcome=LogisticRegression(), propensity=LogisticRegression())
+    >>> bool(abs(nuisances.propensity.mean() - t.mean()) < 0.05)
+    True
+    """
+    n = len(log)
+    seen = log.x if features is None else np.asarray(features)
+    if len(seen) != n:
+        raise InputError("features", expected=f"{n} rows, as the log", found=f"{len(seen)} rows")
+    given = None if propensity is None or hasattr(propensity, "predict_proba") else np.asarray(propensity)
+    if given is not None and given.shape != (n,):
+        raise InputError("propensity", expected=f"a classifier, or shape ({n},)", found=f"{given.shape}")
+    if outcome is None:
+        outcome = (
+            default_classifier(log, seed)
+            if features is None
+            else boosting(HistGradientBoostingClassifier, n, seed)
+        )
+    if propensity is None:
+        propensity = clone(outcome) if log.propensity is None else log.propensity
+    if features is None:  # what is given beside the log is as the classifiers want it
+        outcome = suited(outcome, log)
+        propensity = suited(propensity, log) if hasattr(propensity, "predict_proba") else propensity
+    fold = fold_of_rows(log, folds, seed)
+    treated, untreated, everyone = log.t == 1, log.t == 0, np.ones(n, dtype=bool)
+    targets: dict[str, tuple[NDArray, NDArray[np.bool_]]] = {
+        "converted_treated": (log.y, treated),
+        "converted_untreated": (log.y, untreated),
+        "collected_treated": (log.c, treated),
+        "collected_and_converted_treated": (log.c * log.y, treated),
+    }
+    is_known = not hasattr(propensity, "predict_proba")
+    classifiers = dict.fromkeys(targets, outcome)
+    if not is_known:
+        targets["propensity"] = (log.t, everyone)
+        classifiers["propensity"] = propensity
+    values = {name: np.empty(n) for name in targets}
+    jobs = [(name, k) for name in targets for k in range(int(fold.max()) + 1)]
+    with threads_for(n):
+        for name, k in track(jobs, total=len(jobs), label="Cross-fitting: fits", enabled=progress):
+            target, rows = targets[name]
+            held_out = fold == k
+            training = rows & (everyone if fold.max() == 0 else ~held_out)
+            predict = _fitted(classifiers[name], seen[training], target[training], name, k)
+            values[name][held_out] = predict(seen[held_out])
+    if is_known:
+        values["propensity"] = np.asarray(propensity, dtype=np.float64)
+    return LogNuisances.of(values["propensity"], values, propensity_is_known=is_known)
+
+
+def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:
+    """Fold of each row, 0, 1, ...: see ``folds`` and ``seed`` of :func:`crossfit`."""
+    n = len(log)
+    if np.ndim(folds) == 0:
+        if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 1 <= folds <= n:
+            raise InputError("folds", expected=f"a whole number from 1 to {n}", found=repr(folds))
+        k = int(folds)
+        fold = np.zeros(n, dtype=np.int64)
+        if k > 1:
+            cells = np.unique(log.cell, return_inverse=True)[1]
+            least = np.bincount(cells).min()
+            by = cells if least >= k else log.t
+            if log.cluster is None:
+                split = StratifiedKFold(k, shuffle=True, random_state=seed).split(cells, by)
+            else:
+                groups = _enough_groups(log.cluster, k)
+                split = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(cells, by, groups)
+            for index, (_, held_out) in enumerate(split):
+                fold[held_out] = index
+        return fold
+    given = np.asarray(folds)
+    if given.shape != (n,) or given.dtype.kind not in "iu":
+        raise InputError(
+            "folds", expected=f"integers of shape ({n},)", found=f"{given.dtype} of shape {given.shape}"
+        )
+    names, fold = np.unique(given, return_inverse=True)
+    if len(names) < 2:
+        raise InputError("folds", expected="at least two folds", found=f"all rows in fold {names[0]}")
+    return fold
+
+
+def _enough_groups(cluster: NDArray, k: int) -> NDArray[np.int64]:
+    names, member = np.unique(cluster, return_inverse=True)
+    if len(names) < k:
+        raise InputError(
+            "folds",
+            expected=f"at most {len(names)}, the number of clusters",
+            found=str(k),
+            advice="Rows of one cluster stay in one fold.",
+        )
+    return member
+
+
+def _fitted(
+    classifier: ClassifierMixin, x: NDArray, target: NDArray, name: str, fold: int
+) -> Callable[[NDArray], NDArray[np.float64]]:
+    if not len(target):
+        raise InputError(
+            f"fold {fold}",
+            expected=f"rows to fit {name} on outside the fold",
+            found="none",
+            advice="Use fewer folds, or folds that hold both arms.",
+        )
+    least, most = int(target.min()), int(target.max())
+    if least == most:  # many classifiers refuse a single class
+        return lambda rows: np.full(len(rows), float(least))
+    model = clone(classifier).fit(x, target)
+    return lambda rows: model.predict_proba(rows)[:, 1]

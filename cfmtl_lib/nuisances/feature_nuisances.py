@@ -1,0 +1,154 @@
+"""The conditional expectations behind the estimators, fitted by scikit-learn learners.
+
+As :mod:`cfmtl_lib.nuisances.pair_nuisances` has them for pairs by the paper's network: the same four
+moments, the same three
+families. Targets that are made of other fits (inverse propensity, doubly robust) take these from rows that
+the fits have not seen: cross-fitting, without which a flexible learner reproduces its own noise (Kennedy
+2023, "Towards optimal doubly robust estimation of heterogeneous causal effects").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.learners import default_classifier, default_regressor, suited
+from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, LogNuisances
+from cfmtl_lib.runtime.threads import threads_for
+
+
+class FittedMean:
+    """One fitted moment.
+
+    Attributes
+    ----------
+    learner : estimator or None
+        None where the target had a single value.
+    constant : float
+        That value.
+    """
+
+    def __init__(self, learner: BaseEstimator | None, constant: float = 0.0) -> None:
+        self.learner, self.constant = learner, constant
+
+    def predict(self, x: NDArray) -> NDArray[np.float64]:
+        """Mean at rows of x, moved into [0, 1], where probabilities lie; shape (n,)."""
+        if self.learner is None:
+            return np.full(len(x), self.constant)
+        with threads_for(len(x)):
+            if hasattr(self.learner, "predict_proba"):
+                return self.learner.predict_proba(x)[:, 1]
+            return np.asarray(self.learner.predict(x), dtype=np.float64).clip(0.0, 1.0)
+
+
+class FeatureNuisances:
+    """Moments of one log by scikit-learn learners, made when first asked for.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    outcome : classifier, optional
+        Of the outcome regressions; :func:`~cfmtl_lib.nuisances.learners.default_classifier` if left out.
+    propensity : classifier, optional
+        Not asked where the log knows the propensity; the kind of ``outcome`` if left out.
+    pseudo_outcome : regressor, optional
+        Of the IPS and DR families; gradient boosting if left out.
+    propensity_clip : (float, float)
+        Bounds of the estimated propensity.
+    folds : int
+        Of cross-fitting.
+    seed : int
+    progress : bool
+
+    Raises
+    ------
+    InputError
+        If the clip is no interval inside (0, 1), or a learner would take ids for quantities.
+    """
+
+    def __init__(
+        self,
+        log: IncentiveLog,
+        *,
+        outcome: BaseEstimator | None,
+        propensity: BaseEstimator | None,
+        pseudo_outcome: BaseEstimator | None,
+        propensity_clip: tuple[float, float],
+        folds: int,
+        seed: int,
+        progress: bool,
+    ) -> None:
+        low, high = propensity_clip
+        if not 0 < low < high < 1:
+            raise InputError("propensity_clip", expected="0 < low < high < 1", found=repr(propensity_clip))
+        if folds < 2:
+            raise InputError("folds", expected="at least 2", found=repr(folds))
+        self.log, self.propensity_clip = log, (float(low), float(high))
+        self.folds, self.seed, self.progress = folds, seed, progress
+        self._outcome = default_classifier(log, seed) if outcome is None else suited(outcome, log)
+        self._propensity = propensity if propensity is None else suited(propensity, log)
+        self._pseudo_outcome = pseudo_outcome
+        self._fitted: dict[str, FittedMean] = {}
+        self._held_out: LogNuisances | None = None
+
+    def held_out(self) -> LogNuisances:
+        """Propensity (clipped where it is estimated) and means of each row, by fits that have not seen it."""
+        if self._held_out is None:
+            made = crossfit(
+                self.log,
+                outcome=self._outcome,
+                propensity=self._propensity if self.log.propensity is None else None,
+                folds=self.folds,
+                seed=self.seed,
+                progress=self.progress,
+            )
+            self._held_out = made if made.propensity_is_known else made.clipped(*self.propensity_clip)
+        return self._held_out
+
+    def moment(self, family: str, name: str) -> FittedMean:
+        """The fit of one moment.
+
+        Parameters
+        ----------
+        family : {"OR", "IPS", "DR"}
+        name : str
+            One of :data:`~cfmtl_lib.nuisances.moments.MOMENTS`.
+
+        Raises
+        ------
+        UnknownNameError
+            If family or name are unknown.
+        """
+        key = f"{check_choice('family', family, FAMILIES)} {check_choice('moment', name, MOMENTS)}"
+        if key not in self._fitted:
+            self._fitted[key] = self._regression(name) if family == "OR" else self._pseudo(family, name)
+        return self._fitted[key]
+
+    def _regression(self, name: str) -> FittedMean:
+        arm, outcome_of = MOMENTS[name]
+        rows = self.log.t == arm
+        target = outcome_of(self.log)[rows]
+        if target.min() == target.max():  # many classifiers refuse a single class
+            return FittedMean(None, float(target[0]))
+        return self._fit(clone(self._outcome), rows, target)
+
+    def _pseudo(self, family: str, name: str) -> FittedMean:
+        arm, outcome_of = MOMENTS[name]
+        log, made = self.log, self.held_out()
+        weight = (log.t == arm) / (made.propensity if arm else 1 - made.propensity)
+        outcome = outcome_of(log)
+        mean = getattr(made, name) if family == "DR" else 0.0
+        learner = (
+            default_regressor(log, self.seed)
+            if self._pseudo_outcome is None
+            else clone(suited(self._pseudo_outcome, log))
+        )
+        return self._fit(learner, np.ones(len(log), dtype=bool), mean + weight * (outcome - mean))
+
+    def _fit(self, learner: BaseEstimator, rows: NDArray[np.bool_], target: NDArray) -> FittedMean:
+        with threads_for(int(rows.sum())):
+            return FittedMean(learner.fit(self.log.x[rows], target))

@@ -1,0 +1,118 @@
+"""The library's networks on user-item pairs as a scikit-learn classifier."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.logs.validation import check_pairs
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
+from cfmtl_lib.models.training import derive_generator, fit_probability, new_network
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.runtime.devices import resolve_device
+
+NETWORKS = {"additive": AdditiveNetwork, "factorization": FactorizationNetwork}
+
+
+class PairClassifier(ClassifierMixin, BaseEstimator):
+    """P(target = 1 | user, item) by one of the paper's two networks.
+
+    Parameters
+    ----------
+    network : {"additive", "factorization"}
+        The paper's "NCF", which has no interaction of user and item, or matrix factorisation.
+    pair_space : (int, int), optional
+        Number of users and of items; what :func:`~cfmtl_lib.nuisances.cross_fitting` fills in from its log.
+        The
+        largest ids of ``fit`` plus one if left out.
+    config : FitConfig
+    device : str
+    seed : int
+
+    Attributes
+    ----------
+    network_ : AdditiveNetwork or FactorizationNetwork
+    history_ : History
+    classes_ : ndarray of shape (2,)
+        0 and 1.
+
+    Examples
+    --------
+    >>> x = [[0, 0], [0, 1], [1, 0], [1, 1]] * 25
+    >>> model = PairClassifier(config=FitConfig(embedding_k=4, tolerance=0.01)).fit(x, [1, 1, 0, 0] * 25)
+    >>> (model.predict_proba(x[:4])[:, 1] > 0.5).tolist()
+    [True, True, False, False]
+    """
+
+    def __init__(
+        self,
+        network: str = "additive",
+        *,
+        pair_space: tuple[int, int] | None = None,
+        config: FitConfig = PAPER.nuisance,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        self.network = network
+        self.pair_space = pair_space
+        self.config = config
+        self.device = device
+        self.seed = seed
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to targets 0/1.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, 2), integer
+            User and item ids.
+        y : array_like of shape (n,), 0/1
+
+        Raises
+        ------
+        UnknownNameError, InputError
+            If the network is unknown, or a target is not 0/1.
+        LogError
+            If an id lies outside ``pair_space``.
+        """
+        kind = NETWORKS[check_choice("network", self.network, NETWORKS)]
+        ids = np.asarray(X)
+        n_users, n_items = self.pair_space or (int(ids[:, 0].max()) + 1, int(ids[:, 1].max()) + 1)
+        pairs = check_pairs(ids, n_users, n_items)
+        target = np.asarray(y)
+        if target.shape != (len(pairs),):
+            raise InputError("y", expected=f"shape ({len(pairs)},)", found=f"shape {target.shape}")
+        wrong = np.flatnonzero(~np.isin(target, (0, 1)))
+        if wrong.size:
+            raise InputError("y", expected="0/1", found=str(target[wrong[0]]), row=int(wrong[0]))
+        device = resolve_device(self.device)
+        generator = derive_generator(self.seed, f"{self.network} classifier", device)
+        network = new_network(kind, (n_users, n_items), self.config, generator=generator)
+        user, item = (torch.tensor(column, device=device) for column in pairs.T)
+        self.history_ = fit_probability(
+            network,
+            (user, item, torch.tensor(target.astype(np.float32), device=device)),
+            self.config,
+            generator=generator,
+            label=f"{self.network} classifier",
+        )
+        self.network_ = network
+        self.classes_ = np.array([0, 1])
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Probabilities of 0 and of 1, shape (n, 2)."""
+        check_is_fitted(self, "network_")
+        one = predict_probability(self.network_, X)
+        return np.stack([1 - one, one], axis=1)
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """The likelier class, shape (n,)."""
+        return (self.predict_proba(X)[:, 1] > 0.5).astype(np.int64)

@@ -1,0 +1,221 @@
+r"""The conditional expectations behind the estimators, fitted on pairs once each and shared.
+
+Notation: :math:`\mu_t(x) = E[Y|T{=}t,x]`, :math:`\kappa(x) = P(C{=}1|T{=}1,x)`,
+:math:`\tau(x) = P(C{=}1,Y{=}1|T{=}1,x)`, propensity :math:`e(x) = P(T{=}1|x)`. Each of the four
+moments can be estimated in three ways, from which the methods take their names:
+
+====== ==========================================================================
+family fitted target, with Z the outcome (Y, C or CY) and A its arm
+====== ==========================================================================
+OR     Z, on the rows of arm A (outcome regression)
+IPS    1{T=A} Z / P(T=A|x), on all rows (inverse propensity)
+DR     m(x) + 1{T=A} (Z - m(x)) / P(T=A|x), on all rows, m the OR fit (doubly robust)
+====== ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.models.batches import RowSource
+from cfmtl_lib.models.config import FitConfig, History
+from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
+from cfmtl_lib.models.training import derive_generator, fit_probability, new_network
+from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, PairLog
+from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
+
+
+class PairNuisances:
+    """Fits of the paper's NCF to the moments of one log, made when first asked for.
+
+    Each fit draws its random numbers from (seed, its name), so it does not matter who asks first,
+    nor what else is fitted: estimators that share one object get what they would have fitted alone.
+
+    Parameters
+    ----------
+    log : IncentiveLog or ParquetLog
+        Of pairs.
+    config : FitConfig
+        Of every fit.
+    propensity_clip : (float, float)
+        Bounds of the estimated propensity.
+    device : str or torch.device
+    seed : int
+    progress : bool
+        Say on stderr how far the fits are.
+    cache : FitCache, optional
+        Where fits are kept; they are made in any case if it does not have them. Fits of a log in files are
+        not kept.
+
+    Attributes
+    ----------
+    histories : dict of str to History
+        Training curve of each fit made so far.
+
+    Raises
+    ------
+    LogError
+        If the log holds features.
+    InputError
+        If the clip is no interval inside (0, 1), or a weighted moment is asked for with cross-entropy.
+    """
+
+    def __init__(
+        self,
+        log: IncentiveLog | ParquetLog,
+        *,
+        config: FitConfig,
+        propensity_clip: tuple[float, float],
+        device: str | torch.device = "auto",
+        seed: int = 0,
+        progress: bool = False,
+        cache: FitCache | None = None,
+    ) -> None:
+        self._space = log.pair_space  # refuses features before any work
+        low, high = propensity_clip
+        if not 0 < low < high < 1:  # both e and 1 - e are divided by
+            raise InputError("propensity_clip", expected="0 < low < high < 1", found=repr(propensity_clip))
+        self.log, self.config, self.propensity_clip = log, config, (float(low), float(high))
+        self.device, self.seed, self.progress = resolve_device(device), seed, progress
+        self.cache = FitCache() if cache is None else cache
+        self.histories: dict[str, History] = {}
+        self._networks: dict[str, AdditiveNetwork] = {}
+        self._propensity: NDArray[np.float64] | None = None
+
+    def propensity_network(self) -> AdditiveNetwork:
+        """NCF of T on all rows."""
+        return self._fitted("propensity", lambda rows: rows.t, None)
+
+    def propensity(self) -> NDArray[np.float64]:
+        """Estimated propensity of the log's rows, clipped; shape (n,). Of a log in memory."""
+        if isinstance(self.log, ParquetLog):
+            raise InputError(
+                "log", expected="one in memory", found="one in files", advice="Predict at the rows you need."
+            )
+        if self._propensity is None:
+            self._propensity = np.clip(
+                predict_probability(self.propensity_network(), self.log.x), *self.propensity_clip
+            )
+        return self._propensity
+
+    def moment(self, family: str, name: str) -> AdditiveNetwork:
+        """The network of one moment.
+
+        Parameters
+        ----------
+        family : {"OR", "IPS", "DR"}
+        name : str
+            One of :data:`MOMENTS`.
+
+        Raises
+        ------
+        UnknownNameError
+            If family or name are unknown.
+        """
+        check_choice("family", family, FAMILIES)
+        arm, outcome_of = MOMENTS[check_choice("moment", name, MOMENTS)]
+        if family == "OR":
+            return self._fitted(f"OR {name}", outcome_of, arm)
+        self._check_loss(family)
+        self.propensity_network()  # these first: a target is asked for in the midst of a fit
+        regression = self.moment("OR", name) if family == "DR" else None
+
+        def target(rows: PairLog) -> NDArray:
+            propensity = self._propensity_at(rows)
+            weight = (rows.t == arm) / (propensity if arm else 1 - propensity)
+            if regression is None:
+                return weight * outcome_of(rows)
+            expected = predict_probability(regression, rows.x)
+            return expected + weight * (outcome_of(rows) - expected)
+
+        return self._fitted(f"{family} {name}", target, None)
+
+    def _check_loss(self, family: str) -> None:
+        if self.config.loss == "cross_entropy":
+            raise InputError(
+                f"FitConfig.loss of {family}",
+                expected="'squared_error', as weighted outcomes leave [0, 1]",
+                found="'cross_entropy'",
+                advice="Use FitConfig(loss='squared_error').",
+            )
+
+    def _propensity_at(self, rows: PairLog) -> NDArray[np.float64]:
+        if rows is self.log:
+            return self.propensity()
+        return np.clip(predict_probability(self.propensity_network(), rows.x), *self.propensity_clip)
+
+    def _fitted(self, name: str, target: Callable[[PairLog], NDArray], arm: int | None) -> AdditiveNetwork:
+        if name not in self._networks:
+            self._networks[name], self.histories[name] = self._made_or_kept(name, target, arm)
+        return self._networks[name]
+
+    def _made_or_kept(
+        self, name: str, target: Callable[[PairLog], NDArray], arm: int | None
+    ) -> tuple[AdditiveNetwork, History]:
+        log = self.log
+        if isinstance(log, ParquetLog):
+            return self._fit(name, log.source(target, self.device, arm=arm))
+        keep = slice(None) if arm is None else np.flatnonzero(log.t == arm)
+        values = np.asarray(target(log), dtype=np.float32)[keep]
+        return self.cache(
+            lambda: self._fit(
+                name, (*columns_on_device(log, self.device, keep), torch.tensor(values, device=self.device))
+            ),
+            fit=name,
+            config=self.config,
+            seed=self.seed,
+            device=self.device.type,
+            data=content_hash(log.x[keep], values, self._space),
+        )
+
+    def _fit(self, name: str, columns: Sequence[torch.Tensor] | RowSource) -> tuple[AdditiveNetwork, History]:
+        generator = derive_generator(self.seed, name, self.device)
+        network = new_network(AdditiveNetwork, self._space, self.config, generator=generator)
+        history = fit_probability(
+            network, columns, self.config, generator=generator, label=name, progress=self.progress
+        )
+        return network.compact() if self.cache.keeps else network, history
+
+
+def training_columns(
+    log: IncentiveLog | ParquetLog,
+    target: Callable[[PairLog], NDArray],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Sequence[torch.Tensor] | RowSource:
+    """User, item and a target of each row of a log of pairs, to be trained on.
+
+    Raises
+    ------
+    LogError
+        If the log holds features.
+    """
+    if isinstance(log, ParquetLog):
+        return log.source(target, device, dtype=dtype)
+    return *columns_on_device(log, device), torch.tensor(target(log), dtype=dtype, device=device)
+
+
+def columns_on_device(
+    log: IncentiveLog, device: torch.device, rows: slice | NDArray = slice(None)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """User and item ids of some rows of a log of pairs, int64, on a device.
+
+    Raises
+    ------
+    LogError
+        If the log holds features.
+    """
+    _ = log.pair_space  # refuses features
+    user, item = log.x[rows].T
+    return (
+        torch.tensor(user, dtype=torch.int64, device=device),  # scatters four times faster than int32
+        torch.tensor(item, dtype=torch.int64, device=device),
+    )

@@ -1,0 +1,17 @@
+"""Rewards, budgets, and whom a policy treats."""
+
+from cfmtl_lib.policy.allocation import ThresholdPolicy, allocate, threshold_policy, treatable
+from cfmtl_lib.policy.arms import allocate_arms
+from cfmtl_lib.policy.rewards import OutcomeCounts, count_outcomes, expected_reward, expected_spend
+
+__all__ = [
+    "OutcomeCounts",
+    "ThresholdPolicy",
+    "allocate",
+    "allocate_arms",
+    "count_outcomes",
+    "expected_reward",
+    "expected_spend",
+    "threshold_policy",
+    "treatable",
+]

@@ -1,0 +1,1 @@
+"""Devices, threads, progress, provenance and the cache of fits."""

@@ -1,0 +1,317 @@
+r"""What a log can say against its own assumptions: overlap, balance, negative controls, implications.
+
+None of these can show that treatment is unconfounded. Each can show that something is wrong: that a fitted
+propensity leaves imbalance, that some units are never treated, or that strata shares come out negative.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, STRATA
+from cfmtl_lib.value.estimates import Estimate, check_labels, mean_estimate, z_score
+from cfmtl_lib.value.scores import unit_scores
+
+QUANTILES = (0.0, 0.01, 0.05, 0.5, 0.95, 0.99, 1.0)
+
+
+def overlap(log: IncentiveLog, nuisances: LogNuisances, *, extreme: float = 0.05) -> pd.DataFrame:
+    """How far the propensities of the two arms reach, and how many rows the weights leave.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    nuisances : LogNuisances
+    extreme : float
+        Propensities below it or above one minus it count as extreme.
+
+    Returns
+    -------
+    DataFrame
+        Index: untreated, treated; n, quantiles of the propensity (q0 ... q100), extreme (share of rows),
+        effective_sample_size of the inverse-probability weights (Kish, 1965) and largest_weight (largest
+        share of one row in the sum of weights).
+
+    Raises
+    ------
+    InputError
+        If log and nuisances differ in length, or a propensity is 0 or 1.
+
+    Examples
+    --------
+    >>> from cfmtl_lib import simulated_features
+    >>> study = simulated_features(1000)
+    >>> int(overlap(study.log, study.true_nuisances)["n"].sum())
+    1000
+    """
+    scores = unit_scores(log, nuisances, clip=0.0)
+    rows = {}
+    for name, in_arm in (("untreated", ~scores.treated), ("treated", scores.treated)):
+        e = scores.propensity[in_arm]
+        weight = 1 / (e if name == "treated" else 1 - e)
+        quantiles = {f"q{100 * q:g}": v for q, v in zip(QUANTILES, np.quantile(e, QUANTILES), strict=True)}
+        rows[name] = {
+            "n": len(e),
+            **quantiles,
+            "extreme": float(((e < extreme) | (e > 1 - extreme)).mean()),
+            "effective_sample_size": float(weight.sum() ** 2 / np.square(weight).sum()),
+            "largest_weight": float(weight.max() / weight.sum()),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def balance(log: IncentiveLog, nuisances: LogNuisances, covariates: pd.DataFrame) -> pd.DataFrame:
+    """Standardised mean differences between the arms, before and after inverse-probability weighting.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    nuisances : LogNuisances
+    covariates : DataFrame of n rows
+        Numbers known before treatment. Those that the propensity model did not see are the ones that tell.
+
+    Returns
+    -------
+    DataFrame
+        Index: the covariates; before, after (difference of the arms' means over the pooled standard
+        deviation before weighting; Austin, 2009, takes 0.1 as the limit), z_after (after, over its
+        standard error: about standard normal if the propensity is exactly right, as a known one is).
+
+    Raises
+    ------
+    InputError
+        If covariates differ from the log in length or are not finite.
+
+    Examples
+    --------
+    >>> from cfmtl_lib import simulated_features
+    >>> study = simulated_features(4000)
+    >>> smd = balance(study.log, study.true_nuisances, pd.DataFrame(study.log.x))
+    >>> bool(smd["before"].abs().max() > 0.2), bool(smd["after"].abs().max() < 0.1)
+    (True, True)
+    """
+    rows = {}
+    treated = log.t == 1
+    for name in covariates.columns:
+        z = np.asarray(covariates[name], dtype=np.float64)
+        weighted = negative_control(z, log, nuisances)
+        pooled = float(np.sqrt((z[treated].var() + z[~treated].var()) / 2))
+        rows[name] = {
+            "before": z_score(float(z[treated].mean() - z[~treated].mean()), pooled),
+            "after": z_score(weighted.value, pooled),
+            "z_after": weighted.z,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def negative_control(
+    outcome: ArrayLike,
+    log: IncentiveLog,
+    nuisances: LogNuisances,
+    *,
+    means: tuple[ArrayLike, ArrayLike] | None = None,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    clip: float | None = None,
+) -> Estimate:
+    """Estimated effect of treatment on something that it cannot have changed: should be 0.
+
+    Parameters
+    ----------
+    outcome : array_like of shape (n,), float
+        Fixed before treatment, or beyond its reach (a placebo outcome), and related to what may confound.
+    log : IncentiveLog
+    nuisances : LogNuisances
+        Its propensity is used.
+    means : (array_like, array_like), optional
+        E[outcome | T=1, x] and E[outcome | T=0, x] at the rows, for a doubly robust estimate. Normalised
+        inverse-probability weighting (Hajek) if left out.
+    clusters, level, clip
+        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
+
+    Returns
+    -------
+    Estimate
+        Of E[outcome(1) - outcome(0)].
+
+    Raises
+    ------
+    InputError
+        If a shape differs from the log or a number is not finite.
+
+    Notes
+    -----
+    Lipsitch, Tchetgen Tchetgen and Cohen (2010), "Negative controls". The error takes the propensity as
+    exact: in a large log a fitted one is found out for errors too small to matter. Look at the size as well,
+    or give ``means``, which make small errors of the propensity harmless.
+    """
+    z = _checked_numbers("outcome", outcome, len(log))
+    scores = unit_scores(log, nuisances, clip=clip)
+    treated, e = scores.treated, scores.propensity
+    to_one, to_zero = treated / e, ~treated / (1 - e)
+    if means is None:
+        # Linearised ratio of weighted sums: its mean is the estimate, its spread gives the error.
+        m1, m0 = (float((w * z).sum() / w.sum()) for w in (to_one, to_zero))
+        unit = m1 - m0 + to_one / to_one.mean() * (z - m1) - to_zero / to_zero.mean() * (z - m0)
+    else:
+        by_row = [_checked_numbers("means", mean, len(log)) for mean in means]
+        unit = by_row[0] - by_row[1] + to_one * (z - by_row[0]) - to_zero * (z - by_row[1])
+    return mean_estimate(unit, clusters=log.clusters(clusters), level=level)
+
+
+def propensity_calibration(
+    log: IncentiveLog, nuisances: LogNuisances, *, by: ArrayLike | None = None, n_bins: int = 20
+) -> pd.DataFrame:
+    """Fitted against observed frequency of treatment, in bins of equal size.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    nuisances : LogNuisances
+        Fitted on other rows: a model is always calibrated on its own.
+    by : array_like of shape (n,), float, optional
+        Bin by this number, known before treatment, instead of the fitted propensity: a model can be
+        calibrated over its own predictions and wrong wherever it does not look.
+    n_bins : int
+
+    Returns
+    -------
+    DataFrame
+        A row a bin: predicted, observed (means), standard_error, z, n. ``attrs["p_value"]`` is that of the
+        sum of z squared (chi-squared with n_bins degrees of freedom).
+
+    Raises
+    ------
+    InputError
+        If there are fewer rows than bins, or ``by`` has another length.
+    """
+    n = len(log)
+    if len(nuisances) != n:
+        raise InputError("nuisances", expected=f"{n} rows, as the log", found=f"{len(nuisances)} rows")
+    key = nuisances.propensity if by is None else _checked_numbers("by", by, n)
+    if not 1 <= n_bins <= n:
+        raise InputError("n_bins", expected=f"from 1 to {n}", found=repr(n_bins))
+    rows = []
+    for part in np.array_split(np.argsort(key, kind="stable"), n_bins):
+        e, t = nuisances.propensity[part], log.t[part]
+        error = float(np.sqrt((e * (1 - e)).sum())) / len(part)
+        gap = float(t.mean() - e.mean())
+        rows.append(
+            {
+                "predicted": float(e.mean()),
+                "observed": float(t.mean()),
+                "standard_error": error,
+                "z": z_score(gap, error),
+                "n": len(part),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table.attrs["p_value"] = float(stats.chi2.sf(np.square(table["z"]).sum(), n_bins))
+    return table
+
+
+def check_implications(
+    log: IncentiveLog,
+    nuisances: LogNuisances,
+    *,
+    groups: ArrayLike | None = None,
+    n_groups: int = 10,
+    clusters: ArrayLike | None = None,
+    clip: float | None = None,
+) -> pd.DataFrame:
+    r"""Test :math:`P(Y{=}1|T{=}1,x) \ge P(Y{=}1|T{=}0,x) \ge P(C{=}0,Y{=}1|T{=}1,x)` over groups of x.
+
+    The first inequality says that coupon buyers, the second that always buyers have no negative share. Both
+    follow from unconfoundedness, exclusion and monotonicity; a violation speaks against at least one of them
+    (or against the nuisances).
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    nuisances : LogNuisances
+    groups : array_like of shape (n,), optional
+        Groups of x, known before treatment. If left out, each share is tested in groups of equal size by its
+        own predicted probability: a violation is most likely in the lowest.
+    n_groups : int
+        Used without ``groups``.
+    clusters, clip
+        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
+
+    Returns
+    -------
+    DataFrame
+        stratum, group, n, share, standard_error, z, p_value (one-sided, against a share >= 0), p_holm
+        (adjusted for all rows; Holm, 1979).
+
+    Raises
+    ------
+    InputError
+        If groups do not fit the log, or one has fewer than two rows.
+    """
+    unit = unit_scores(log, nuisances, clip=clip).strata()
+    labels = log.clusters(clusters)
+    cluster = None if labels is None else check_labels("clusters", labels, len(log))[1]
+    predicted = nuisances.predicted_strata()
+    given = None if groups is None else check_labels("groups", groups, len(log))
+    rows = []
+    for s in (COUPON_BUYER, ALWAYS_BUYER):
+        names, member = given or (np.arange(n_groups), _equal_groups(predicted[:, s], n_groups))
+        for k, name in enumerate(names):
+            inside = np.flatnonzero(member == k)
+            estimate = mean_estimate(unit[inside, s], clusters=None if cluster is None else cluster[inside])
+            rows.append(
+                {
+                    "stratum": STRATA[s],
+                    "group": name,
+                    "n": len(inside),
+                    "share": estimate.value,
+                    "standard_error": estimate.standard_error,
+                    "z": estimate.z,
+                    "p_value": float(stats.norm.cdf(estimate.z)),
+                }
+            )
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p_value"].to_numpy())
+    return table
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P-values adjusted so that the chance of any false rejection is bounded (Holm, 1979).
+
+    Examples
+    --------
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values)
+    factors = len(p_values) - np.arange(len(p_values))
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    return adjusted
+
+
+def _checked_numbers(subject: str, values: ArrayLike, n: int) -> NDArray[np.float64]:
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.shape != (n,):
+        raise InputError(subject, expected=f"shape ({n},)", found=f"shape {numbers.shape}")
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if wrong.size:
+        raise InputError(subject, expected="finite numbers", found="NaN or infinity", row=int(wrong[0]))
+    return numbers
+
+
+def _equal_groups(values: NDArray[np.float64], n_groups: int) -> NDArray[np.int64]:
+    if not 1 <= n_groups <= len(values) // 2:
+        raise InputError(
+            "n_groups", expected=f"from 1 to {len(values) // 2}, two rows a group", found=repr(n_groups)
+        )
+    member = np.empty(len(values), dtype=np.int64)
+    for k, part in enumerate(np.array_split(np.argsort(values, kind="stable"), n_groups)):
+        member[part] = k
+    return member

@@ -1,0 +1,224 @@
+"""Saved models: the same predictions, nothing that runs, and every way in which a file can be wrong."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import skops.io
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression, Ridge
+
+import cfmtl_lib as cf
+from cfmtl_lib.deployment import serialisation, storage
+from cfmtl_lib.errors import InputError, ModelFileError
+from cfmtl_lib.models.config import FitConfig
+
+SMALL = FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
+FEW = cf.FeatureConfig(
+    hidden=(8,), n_networks=2, fit=FitConfig(max_epochs=300, batch_size=256, tolerance=1e-2)
+)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return cf.simulated(n_users=40, n_items=30, n_pairs=800).train
+
+
+@pytest.fixture(scope="module")
+def table():
+    return cf.simulated_campaign(1500, seed=2).log()
+
+
+MODELS = {
+    "Naive of pairs": (cf.Naive(config=SMALL), "pairs"),
+    "CF-DR of pairs": (cf.CFDR(config=SMALL, cell_form="product"), "pairs"),
+    "CF-OR by factors": (cf.CFOR(outcome=cf.PairClassifier("factorization", config=SMALL)), "pairs"),
+    "CF-MTL of pairs": (cf.CFMTL(config=SMALL), "pairs"),
+    "CF-MTL-v1 of pairs": (
+        cf.CFMTLv1(config=SMALL, pretraining_propensity=SMALL, pretraining_outcome=SMALL),
+        "pairs",
+    ),
+    "CF-OR by boosting": (cf.CFOR(), "table"),
+    "OR by forests": (cf.OR(outcome=RandomForestClassifier(5)), "table"),
+    "CF-DR by lines": (cf.CFDR(outcome=LogisticRegression(max_iter=300), pseudo_outcome=Ridge()), "table"),
+    "CF-MTL of features": (cf.CFMTL(feature_config=FEW), "table"),
+    "CF-MTL-v1 of features": (cf.CFMTLv1(feature_config=FEW), "table"),
+}
+
+
+@pytest.fixture
+def saved(tmp_path, table):
+    path = tmp_path / "model.safetensors"
+    return path, cf.save(cf.CFMTL(feature_config=FEW).fit(table), path)
+
+
+def learners_in(path):
+    """Names of the learners in a file."""
+    return [name for name, value in safetensors.numpy.load_file(path).items() if value.dtype == np.uint8]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_loaded_model_predicts_the_same_bits(name, pairs, table, tmp_path):
+    model, kind = MODELS[name]
+    log = {"pairs": pairs, "table": table}[kind]
+    model.fit(log)
+    path = tmp_path / "new folder" / "model.safetensors"
+    fingerprint = cf.save(model, path)
+    loaded = cf.load(path, fingerprint=fingerprint, schema=cf.InputSchema.of(log), device="cpu")
+    assert type(loaded) is type(model) and loaded.schema_ == model.schema_
+    for scenario in cf.SCENARIOS:
+        np.testing.assert_array_equal(
+            loaded.predict_reward(log, scenario, 0.3), model.predict_reward(log, scenario, 0.3)
+        )
+    given, found = (json.dumps(m.get_params(), default=repr, sort_keys=True) for m in (model, loaded))
+    assert found.replace('"device": "cpu"', "") == given.replace('"device": "auto"', "")
+    if hasattr(model, "histories_"):
+        assert loaded.histories_ == model.histories_
+        np.testing.assert_array_equal(loaded.predict_propensity(log), model.predict_propensity(log))
+    if not learners_in(path):  # skops numbers its objects anew each time
+        assert cf.save(loaded.set_params(device="auto"), tmp_path / "again.safetensors") == fingerprint
+    assert not hasattr(loaded, "nuisances_")  # they hold the log
+
+
+def test_no_row_of_the_log_is_in_the_file(tmp_path, table):
+    model = cf.OR(outcome=LogisticRegression(max_iter=300)).fit(table)
+    path = tmp_path / "model.safetensors"
+    cf.save(model, path)
+    assert path.stat().st_size < 200_000
+    arrays = safetensors.numpy.load_file(path)
+    assert all(len(table) not in value.shape for value in arrays.values())
+
+
+def test_saving_is_whole_or_not_at_all(tmp_path, table, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    model = cf.OR(outcome=LogisticRegression(max_iter=300)).fit(table)
+    cf.save(model, path)
+    before = path.read_bytes()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cf.save(model, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_only_fitted_models_of_the_library_are_saved(tmp_path):
+    with pytest.raises(NotFittedError):
+        cf.save(cf.CFOR(), tmp_path / "m")
+    with pytest.raises(ModelFileError, match="expected one of CFDR"):
+        cf.save(LogisticRegression(), tmp_path / "m")
+    with pytest.raises(FileNotFoundError):
+        cf.load(tmp_path / "m")
+
+
+class Foreign(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        self.classes_ = np.array([0, 1])
+        return self
+
+    def predict_proba(self, X):
+        return np.full((len(X), 2), 0.5)
+
+
+def test_a_learner_that_would_need_foreign_code_is_not_saved(tmp_path):
+    log = cf.simulated_features(300).log
+    model = cf.OR(outcome=Foreign()).fit(log)
+    with pytest.raises(ModelFileError, match=r"learners made of scikit-learn's own parts, found .*Foreign"):
+        cf.save(model, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def rewrite(path, change):
+    """The file with its content changed and a digest that fits the change."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["header"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(header, arrays)
+    text = json.dumps(header, sort_keys=True)
+    digest = storage._digest(text, serialisation.ArrayStore(arrays))
+    path.write_bytes(safetensors.numpy.save(arrays, metadata={"header": text, "sha256": digest}))
+
+
+def test_a_changed_file_is_refused(saved):
+    path, fingerprint = saved
+    content = path.read_bytes()
+    changed = bytearray(content)
+    changed[-5] ^= 1
+    path.write_bytes(bytes(changed))
+    with pytest.raises(ModelFileError, match="The file was changed or damaged"):
+        cf.load(path)
+    header = content.replace(b'\\"seed\\": 0', b'\\"seed\\": 7')
+    assert header != content
+    path.write_bytes(header)
+    with pytest.raises(ModelFileError, match="The file was changed or damaged"):
+        cf.load(path)
+    path.write_bytes(content)
+
+    def other(header, arrays):
+        arrays["strata 0/head_bias"] = arrays["strata 0/head_bias"] + 1
+
+    rewrite(path, other)
+    cf.load(path)  # the digest was changed with it
+    with pytest.raises(ModelFileError, match="expected fingerprint"):
+        cf.load(path, fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a model", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ", pickle.dumps({"a": 1})]
+)
+def test_other_files_are_refused(content, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"expected a file that cfmtl_lib\.save wrote"):
+        cf.load(path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda h, a: h.update(format="cfmtl_lib model 2"), "use that one"),
+        (lambda h, a: h.update({"class": "Popen"}), "use that one"),
+        (lambda h, a: a.pop("strata 0/head"), "expected the array 'strata 0/head'"),
+        (lambda h, a: a.update({"strata 0/head": np.zeros((2, 2), dtype=np.float32)}), "expected shape"),
+    ],
+)
+def test_files_that_do_not_hold_together_are_refused(change, message, saved):
+    path, _ = saved
+    rewrite(path, change)
+    with pytest.raises(ModelFileError, match=message):
+        cf.load(path)
+
+
+def test_a_wrong_schema_is_refused(saved, pairs):
+    path, _ = saved
+    with pytest.raises(ModelFileError, match=r"expected a model of InputSchema\(n_features=2, pair_space"):
+        cf.load(path, schema=cf.InputSchema.of(pairs))
+
+
+def test_planted_learners_are_refused(tmp_path, monkeypatch):
+    """skops names what a file would make; anything beyond scikit-learn's own parts stops the loading."""
+    path = tmp_path / "model.safetensors"
+    cf.save(cf.OR(outcome=LogisticRegression()).fit(cf.simulated_features(300).log), path)
+    planted = np.frombuffer(skops.io.dumps(Foreign()), dtype=np.uint8)
+    rewrite(path, lambda h, a: a.update({"converted_treated": planted}))
+    monkeypatch.setattr(Foreign, "__setstate__", lambda *_: pytest.fail("it was made"), raising=False)
+    with pytest.raises(ModelFileError, match="Other types could run code"):
+        cf.load(path)
+
+
+def test_learners_of_another_scikit_learn_are_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    cf.save(cf.OR(outcome=LogisticRegression()).fit(cf.simulated_features(300).log), path)
+    rewrite(path, lambda h, a: h["versions"].update({"scikit-learn": "0.1"}))
+    with pytest.raises(ModelFileError, match=r"found those of 0\.1\. Install scikit-learn 0\.1"):
+        cf.load(path)
+
+
+def test_errors_are_input_errors():
+    assert issubclass(ModelFileError, InputError)

@@ -1,0 +1,300 @@
+"""Kept fits: found again when nothing that matters changed, made anew when anything did."""
+
+import ast
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import cfmtl_lib as cf
+from cfmtl_lib.datasets.construction import ConstructionNetworks
+from cfmtl_lib.datasets.loading import construction_networks, load_study
+from cfmtl_lib.errors import ResultsError
+from cfmtl_lib.experiments import methods
+from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS, fit_methods
+from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
+from cfmtl_lib.models.training import derive_generator
+from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS
+from cfmtl_lib.runtime import fit_cache
+from cfmtl_lib.runtime.fit_cache import FitCache, content_hash, provenance_of_fits
+
+NAMES = ["CF-IPS", "DR-net", "CF-MTL", "CF-MTL-v1", "CF-MTL-v1 w/o L_001"]
+
+
+@pytest.fixture(scope="module")
+def study():
+    return cf.simulated(n_users=40, n_items=30, n_pairs=900)
+
+
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, value):
+        self.value, self.calls = value, 0
+
+    def __call__(self):
+        self.calls += 1
+        return self.value
+
+
+def test_a_value_is_made_once_for_one_key(tmp_path):
+    make = Counted([1, 2])
+    for _ in range(2):
+        cache = FitCache(tmp_path)
+        assert cache(make, fit="a", seed=0) == [1, 2]
+    assert make.calls == 1
+    assert FitCache(tmp_path)(make, fit="a", seed=1) == FitCache(tmp_path)(make, fit="b", seed=0) == [1, 2]
+    assert make.calls == 3
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path):
+    make, cache = Counted(1), FitCache()
+    assert (cache(make, fit="a"), cache(make, fit="a"), make.calls) == (1, 1, 2)
+    assert not cache.keeps and FitCache(tmp_path).keeps
+
+
+def test_an_error_is_not_kept(tmp_path):
+    def fail():
+        raise KeyboardInterrupt
+
+    cache = FitCache(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        cache(fail, fit="a")
+    assert cache(Counted(1), fit="a") == 1
+
+
+def test_other_code_or_another_torch_means_another_fit(tmp_path, monkeypatch):
+    make = Counted(1)
+    FitCache(tmp_path)(make, fit="a")
+    surroundings = fit_cache._surroundings()
+    for name in ("code", "torch"):
+        monkeypatch.setattr(fit_cache, "_surroundings", lambda name=name: surroundings | {name: "other"})
+        FitCache(tmp_path)(make, fit="a")
+    assert make.calls == 3
+
+
+def test_docstrings_and_comments_are_no_code(tmp_path, monkeypatch):
+    def digest(source):
+        for name in fit_cache.CODE_OF_FITS:
+            path = tmp_path / name if name.endswith(".py") else tmp_path / name / "deep" / "module.py"
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text(source, encoding="utf-8")
+        monkeypatch.setattr(fit_cache, "__file__", str(tmp_path / "runtime" / "fit_cache.py"))
+        return fit_cache._surroundings.__wrapped__()["code"]
+
+    plain = digest("def f(x):\n    return x + 1\n")
+    assert digest('"""Text."""\ndef f(x):\n    """More."""\n    return x + 1  # why\n') == plain
+    assert digest("def f(x):\n    return x + 2\n") != plain
+
+
+def test_all_code_that_fits_rest_on_is_looked_at():
+    """What the fitting modules import, but for what only checks, names or reports."""
+    folder = fit_cache.Path(fit_cache.__file__).parents[1]
+    parts = [part.removesuffix(".py") for part in fit_cache.CODE_OF_FITS]
+    for part in parts:
+        for path in [*(folder / part).rglob("*.py"), *folder.glob(f"{part}.py")]:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module.startswith("cfmtl_lib."):
+                    assert node.module.split(".")[1] in {*parts, "errors", "runtime"}, node.module
+
+
+def test_the_hash_is_of_content():
+    a = np.arange(6).reshape(2, 3)
+    assert content_hash(a, "x") == content_hash(a.copy(), "x")
+    for other in (a.T, a.astype(float), a + 1):
+        assert content_hash(other, "x") != content_hash(a, "x")
+
+
+def test_kept_fits_predict_the_same_bits_and_are_fitted_once(study, tmp_path, monkeypatch):
+    plain = fit_methods(study, NAMES, device="cpu", seed=1)
+    made = fit_methods(study, NAMES, device="cpu", seed=1, cache=FitCache(tmp_path))
+
+    def never(*arguments, **options):
+        raise AssertionError("a network was fitted")
+
+    for module in (
+        "nuisances.pair_nuisances.fit_probability",
+        "estimators.cfmtl_v1.fit_probability",
+        "estimators.cfmtl.minimise",
+    ):
+        monkeypatch.setattr(f"cfmtl_lib.{module}", never)
+    found = fit_methods(study, NAMES, device="cpu", seed=1, cache=FitCache(tmp_path))
+    for name in NAMES:
+        for scenario in cf.SCENARIOS:
+            expected = plain[name].predict_reward(study.test.x, scenario, 0.4)
+            for models in (made, found):
+                np.testing.assert_array_equal(
+                    models[name].predict_reward(study.test.x, scenario, 0.4), expected
+                )
+    with pytest.raises(AssertionError, match="a network was fitted"):
+        fit_methods(study, ["CF-MTL"], device="cpu", seed=2, cache=FitCache(tmp_path))
+
+
+def test_a_changed_log_is_fitted_anew(study, tmp_path):
+    cache = FitCache(tmp_path)
+    fit_methods(study, ["Naive", "CF-MTL"], device="cpu", cache=cache)
+    log = study.train
+    y = log.y.copy()
+    y[np.flatnonzero((log.t == 1) & (log.c == 1))[0]] ^= 1
+    other = cf.IncentiveLog(log.x, log.t, log.c, y, n_users=log.n_users, n_items=log.n_items)
+    before = len(list(tmp_path.iterdir()))
+    changed = cf.Study(**{**vars(study), "train": other})
+    fit_methods(changed, ["Naive", "CF-MTL"], device="cpu", cache=cache)
+    assert len(list(tmp_path.iterdir())) == before + 2
+
+
+def test_provenance_names_the_commits_and_counts_each_fit_once(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_cache, "_commit_at_start", lambda: ("abc", False))
+    fit_methods(study, ["OR", "CF-OR"], device="cpu", cache=FitCache(tmp_path))
+    monkeypatch.setattr(fit_cache, "_commit_at_start", lambda: ("def", True))
+    cache = FitCache(tmp_path)
+    for _ in range(2):
+        fit_methods(study, ["OR", "CF-OR", "Naive", "CF-MTL"], device="cpu", cache=cache)
+    record = provenance_of_fits({name: origin._replace(seconds=1.5) for name, origin in cache.used.items()})
+    assert record["fits"] == 4  # two outcomes, take-up, CF-MTL
+    assert record["fit_commits"] == ["abc with changes", "def"]
+    assert record["fit_seconds"] == 6.0
+
+
+def test_a_cache_holds_no_fit_in_memory(study):
+    cache = FitCache()
+    fit_methods(study, ["Naive"], device="cpu", cache=cache)
+    (origin,) = cache.used.values()
+    assert origin._fields == ("seconds", "commit", "commit_is_clean")
+
+
+def test_the_code_is_hashed_when_the_cache_is_made(tmp_path, monkeypatch):
+    cache, make = FitCache(tmp_path), Counted(1)
+    surroundings = fit_cache._surroundings()
+    monkeypatch.setattr(fit_cache, "_surroundings", lambda: surroundings | {"code": "edited meanwhile"})
+    cache(make, fit="a")
+    monkeypatch.undo()
+    FitCache(tmp_path)(make, fit="a")
+    assert make.calls == 1
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    FitCache(tmp_path)(Counted(1), fit="a")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"half")
+    with pytest.raises(ResultsError, match=f"{path.name}.*Delete the file"):
+        FitCache(tmp_path)(Counted(1), fit="a")
+
+
+def test_equal_words_of_other_types_are_one_key(tmp_path):
+    """A version of torch is a subclass of str, which hashes otherwise."""
+    assert all(type(value) is str for value in fit_cache._surroundings().values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"config": dataclasses.replace(cf.PAPER.nuisance, patience_resets=True, max_epochs=300)},
+        {"config": dataclasses.replace(cf.PAPER.nuisance, keep_last_batch=True)},
+        {"propensity_clip": (0.2, 0.8)},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*max_epochs:sklearn.exceptions.ConvergenceWarning")
+def test_every_setting_of_a_nuisance_is_in_its_key(study, tmp_path, change):
+    def fitted(**options):
+        nuisances = cf.PairNuisances(
+            study.train,
+            **({"config": cf.PAPER.nuisance, "propensity_clip": (0.1, 0.9), "device": "cpu"} | options),
+            cache=FitCache(tmp_path),
+        )
+        nuisances.moment("IPS", "converted_treated")
+        return {path.name for path in tmp_path.iterdir()}
+
+    before = fitted()
+    assert len(before) == 2
+    added = fitted(**change) - before
+    assert len(added) == (1 if "propensity_clip" in change else 2)  # the clip changes no propensity fit
+
+
+def test_arm_moment_and_family_have_keys_of_their_own(study, tmp_path):
+    nuisances = cf.PairNuisances(
+        study.train,
+        config=cf.PAPER.nuisance,
+        propensity_clip=(0.1, 0.9),
+        device="cpu",
+        cache=FitCache(tmp_path),
+    )
+    for family in FAMILIES:
+        for name in MOMENTS:
+            nuisances.moment(family, name)
+    assert len(list(tmp_path.iterdir())) == len(FAMILIES) * len(MOMENTS) + 1
+
+
+@pytest.mark.filterwarnings("ignore:.*max_epochs:sklearn.exceptions.ConvergenceWarning")
+def test_both_labellings_share_the_networks_of_a_construction(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    user, item = np.divmod(rng.choice(1200, 400, replace=False), 30)
+    ratings = cf.Ratings(user, item, rng.integers(1, 6, 400), n_users=40, n_items=30)
+    cache = FitCache(tmp_path)
+    one = load_study(ratings, None, "code", "authors", 0, device="cpu", cache=cache)
+    monkeypatch.setattr("cfmtl_lib.datasets.loading.fit_construction", None)
+    other = load_study(ratings, None, "text", "authors", 0, device="cpu", cache=FitCache(tmp_path))
+    np.testing.assert_array_equal(one.train.t, other.train.t)
+    assert (one.test.stratum != other.test.stratum).any()
+    monkeypatch.undo()
+    networks = construction_networks(ratings, "authors", 0, device="cpu", cache=cache)
+    plain = cf.semisynthetic(ratings, "text", "authors", 0, device="cpu")
+    np.testing.assert_array_equal(plain.test.stratum, other.test.stratum)
+    np.testing.assert_array_equal(plain.train.propensity, other.train.propensity)
+    assert networks.labeller.embedding_k == 1 and isinstance(networks.assigner, FactorizationNetwork)
+
+
+def test_everything_a_construction_depends_on_is_in_its_key(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "cfmtl_lib.datasets.loading.fit_construction",
+        lambda *arguments, **options: (
+            made.append(1)
+            or ConstructionNetworks(
+                AdditiveNetwork(2, 2, 1, generator=derive_generator(0, "n", torch.device("cpu"))), None
+            )
+        ),
+    )
+    user, item, rating = np.array([0, 1, 2, 3]), np.array([0, 1, 0, 1]), np.array([1, 5, 4, 3])
+
+    def ask(order=(0, 1, 2, 3), construction="authors", seed=0, **options):
+        order = list(order)
+        ratings = cf.Ratings(
+            user[order], item[order], rating[order], **({"n_users": 4, "n_items": 2} | options)
+        )
+        construction_networks(ratings, construction, seed, device="cpu", cache=FitCache(tmp_path))
+        return len(made)
+
+    assert ask() == ask() == 1
+    for n, change in enumerate(
+        (
+            {"threshold": 4},
+            {"n_users": 5},
+            {"n_items": 3},
+            {"order": (1, 0, 2, 3)},
+            {"construction": "document"},
+            {"seed": 1},
+        ),
+        start=2,
+    ):
+        assert ask(**change) == n, change
+
+
+@pytest.mark.parametrize("n_outputs", [1, 5])
+def test_the_compact_network_is_the_same_function(n_outputs):
+    network = AdditiveNetwork(
+        7, 5, 16, n_outputs, generator=derive_generator(0, "compact", torch.device("cpu"))
+    )
+    small = pickle.loads(pickle.dumps(network.compact()))
+    x = np.stack(np.divmod(np.arange(35), 5), axis=1)
+    np.testing.assert_array_equal(predict_probability(small, x), predict_probability(network, x))
+    assert sum(p.numel() for p in small.parameters()) == 12 * n_outputs + 2 * n_outputs**2 + n_outputs
+
+
+def test_every_method_of_the_tables_can_be_made():
+    for name in {*METHODS, *NET_METHODS, *ABLATIONS}:
+        model = methods.estimator(name, device="cpu", seed=3)
+        assert (model.device, model.seed) == ("cpu", 3)
