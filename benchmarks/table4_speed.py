@@ -40,10 +40,9 @@ from cfmtl_lib.datasets.ratings import Ratings
 from cfmtl_lib.experiments.methods import METHODS, fit_methods
 from cfmtl_lib.experiments.paper.reported import V1
 from cfmtl_lib.policy.allocation import allocate
-from cfmtl_lib.policy.rewards import count_outcomes
+from cfmtl_lib.policy.rewards import SCENARIOS, count_outcomes
 from cfmtl_lib.protocol import PAPER, ConstructionFits, Protocol
 from cfmtl_lib.runtime.provenance import RunRecord, save_results
-from cfmtl_lib.strata import SCENARIOS
 
 EIGHT = [name for name in METHODS if name != V1]
 """The methods of the paper; the ninth is the reproduction report's."""

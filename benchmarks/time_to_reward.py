@@ -29,11 +29,12 @@ from cfmtl_lib.models.losses import CellNetwork
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator, minimise, new_network
 from cfmtl_lib.nuisances.pair_nuisances import training_columns
+from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.provenance import RunRecord, save_results
 from cfmtl_lib.runtime.threads import one_torch_thread
-from cfmtl_lib.strata import SCENARIOS, STRATA
+from cfmtl_lib.strata import STRATA
 
 HELD_OUT = 0.05
 """Share of the training log that only judges."""

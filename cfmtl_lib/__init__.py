@@ -59,10 +59,17 @@ from cfmtl_lib.nuisances.pair_classifier import PairClassifier
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.policy.allocation import allocate, threshold_policy
 from cfmtl_lib.policy.arms import allocate_arms
-from cfmtl_lib.policy.rewards import OutcomeCounts, count_outcomes, expected_reward, expected_spend
+from cfmtl_lib.policy.rewards import (
+    SCENARIOS,
+    OutcomeCounts,
+    count_outcomes,
+    expected_reward,
+    expected_spend,
+    stratum_rewards,
+)
 from cfmtl_lib.protocol import PAPER, Protocol
 from cfmtl_lib.runtime.fit_cache import FitCache
-from cfmtl_lib.strata import CELLS, SCENARIOS, STRATA
+from cfmtl_lib.strata import CELLS, STRATA
 from cfmtl_lib.value import (
     BudgetCurve,
     Estimate,
@@ -151,6 +158,7 @@ __all__ = [
     "simulated_campaign",
     "simulated_features",
     "strata_shares",
+    "stratum_rewards",
     "table4",
     "table5_6",
     "threshold_policy",

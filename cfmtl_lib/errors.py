@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 
 class InputError(ValueError):
     """Input that cannot be used.
@@ -86,3 +89,50 @@ def check_choice(subject: str, value: object, known: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in known:
         raise UnknownNameError(subject, expected="one of " + ", ".join(map(repr, known)), found=repr(value))
     return value
+
+
+def refuse_rows(
+    subject: str,
+    wrong: ArrayLike,
+    *,
+    expected: str,
+    found: str | ArrayLike,
+    advice: str = "",
+    error: type[InputError] = InputError,
+) -> None:
+    """Raise an error that names the first bad row, if there is one.
+
+    Parameters
+    ----------
+    subject : str
+        What was checked.
+    wrong : array_like of shape (n,), bool
+        True for each row that cannot be used.
+    expected : str
+        What a good row holds.
+    found : str, or array_like of shape (n,)
+        What bad rows hold: words for all of them, or the values themselves.
+    advice : str, optional
+        What to do next.
+    error : type
+        Class of the error.
+
+    Raises
+    ------
+    InputError
+        Of the class ``error``.
+
+    Examples
+    --------
+    >>> refuse_rows("cost", [False, True], expected="numbers >= 0", found=[0.4, -1.0])
+    Traceback (most recent call last):
+    ...
+    cfmtl_lib.errors.InputError: cost: expected numbers >= 0, found -1.0 (first at row 1).
+    """
+    rows = np.flatnonzero(wrong)
+    if rows.size:
+        row = int(rows[0])
+        if not isinstance(found, str):
+            value = np.asarray(found)[row]
+            found = repr(value.item() if isinstance(value, np.generic) else value)
+        raise error(subject, expected=expected, found=found, row=row, advice=advice)

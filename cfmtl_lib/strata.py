@@ -1,4 +1,4 @@
-r"""The vocabulary: five strata, six observable cells, the map between them, and what each is worth.
+r"""The vocabulary: five strata, six observable cells, and the maps between them.
 
 A user-item pair has four potential outcomes: whether the incentive is collected and whether the
 pair converts, without the incentive (``C(0)``, ``Y(0)``) and with it (``C(1)``, ``Y(1)``).
@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.errors import InputError, refuse_rows
 
 STRATA = ("never buyer", "never taker", "coupon taker", "coupon buyer", "always buyer")
 """Names of the strata, in the order of every array of strata probabilities."""
@@ -35,9 +35,9 @@ POTENTIAL_OUTCOMES = np.array(
 POTENTIAL_OUTCOMES.setflags(write=False)
 
 CELLS = ((1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1), (0, 0, 1), (0, 0, 0))
-"""The six observable cells (t, c, y), in the order of the six loss terms of CF-MTL."""
+"""The six observable cells (t, c, y), in the order of the six loss terms of CF-MTL: treated ones first."""
 
-SCENARIOS = ("coupon", "cash")
+N_TREATED_CELLS = sum(t for t, _, _ in CELLS)
 
 
 def _cell_membership() -> NDArray[np.float64]:
@@ -54,68 +54,6 @@ CELL_MEMBERSHIP = _cell_membership()
 CELL_MEMBERSHIP.setflags(write=False)
 
 
-def stratum_rewards(scenario: str, cost: float) -> NDArray[np.float64]:
-    """Reward of treating one pair of each stratum (KDD 2023 paper, Table 1, with s(x) = 1).
-
-    Parameters
-    ----------
-    scenario : {"coupon", "cash"}
-        A coupon costs only when it is used for a purchase; cash costs whenever it is collected.
-    cost : float
-        Cost c >= 0 of one incentive, in units of one conversion.
-
-    Returns
-    -------
-    ndarray of shape (5,), float64
-        In the order of :data:`STRATA`.
-
-    Raises
-    ------
-    InputError
-        If the scenario is unknown, or the cost is negative or not finite.
-
-    Examples
-    --------
-    >>> stratum_rewards("cash", cost=0.4).tolist()
-    [0.0, 0.0, -0.4, 1.0, -0.4]
-    """
-    check_choice("scenario", scenario, SCENARIOS)
-    cost = check_cost(cost)
-    return np.array([0.0, 0.0, -cost if scenario == "cash" else 0.0, 1.0, -cost])
-
-
-def check_cost(cost: float, subject: str = "cost") -> float:
-    """Return the cost as a float, or raise :class:`InputError` if it is negative or not finite."""
-    try:
-        value = float(cost)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not (np.isfinite(value) and value >= 0):
-        raise InputError(subject, expected="a finite number >= 0", found=repr(cost))
-    return value
-
-
-def check_costs(cost: float | ArrayLike, n: int, subject: str = "cost") -> float | NDArray[np.float64]:
-    """One cost for all rows, or one for each of n, finite and >= 0.
-
-    Raises
-    ------
-    InputError
-        Naming the first row that has none.
-    """
-    if np.ndim(cost) == 0:
-        return check_cost(cost, subject)  # type: ignore[arg-type]
-    costs = np.asarray(cost, dtype=np.float64)
-    if costs.shape != (n,):
-        raise InputError(subject, expected=f"one number, or shape ({n},)", found=f"shape {costs.shape}")
-    wrong = np.flatnonzero(~(np.isfinite(costs) & (costs >= 0)))
-    if wrong.size:
-        raise InputError(
-            subject, expected="finite numbers >= 0", found=str(costs[wrong[0]]), row=int(wrong[0])
-        )
-    return costs
-
-
 def check_strata(stratum: ArrayLike) -> NDArray[np.int8]:
     """Return stratum indices as int8, or raise :class:`InputError` naming the first that is no index 0-4."""
     values = np.asarray(stratum)
@@ -123,10 +61,32 @@ def check_strata(stratum: ArrayLike) -> NDArray[np.int8]:
         raise InputError(
             "stratum", expected="integers 0-4 of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
         )
-    wrong = np.flatnonzero((values < 0) | (values >= len(STRATA)))
-    if wrong.size:
-        raise InputError("stratum", expected="integers 0-4", found=str(values[wrong[0]]), row=int(wrong[0]))
+    refuse_rows("stratum", (values < 0) | (values >= len(STRATA)), expected="integers 0-4", found=values)
     return values.astype(np.int8)
+
+
+def draw_strata(strata_probability: ArrayLike, rng: np.random.Generator) -> NDArray[np.int8]:
+    """Draw a stratum for each row by its probabilities.
+
+    Parameters
+    ----------
+    strata_probability : array_like of shape (n, 5), float
+        Rows sum to 1.
+    rng : numpy.random.Generator
+        One uniform number is drawn a row.
+
+    Returns
+    -------
+    ndarray of shape (n,), int8
+        Indices into :data:`STRATA`.
+
+    Examples
+    --------
+    >>> draw_strata([[0, 0, 0, 1, 0], [1, 0, 0, 0, 0]], np.random.default_rng(0)).tolist()
+    [3, 0]
+    """
+    below = np.asarray(strata_probability, dtype=np.float64).cumsum(axis=1)[:, : len(STRATA) - 1]
+    return (rng.random(len(below))[:, None] > below).sum(axis=1).astype(np.int8)
 
 
 def observe(stratum: ArrayLike, treated: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
@@ -166,9 +126,7 @@ def observed_cell(treated: ArrayLike, collected: ArrayLike, converted: ArrayLike
     for k, cell in enumerate(CELLS):
         index_of[cell] = k
     cells = index_of[t, c, y]
-    impossible = np.flatnonzero(cells < 0)
-    if impossible.size:
-        raise InputError("collected", expected="0 wherever treated is 0", found="1", row=int(impossible[0]))
+    refuse_rows("collected", cells < 0, expected="0 wherever treated is 0", found="1")
     return cells
 
 

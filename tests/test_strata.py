@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.strata import (
     CELL_MEMBERSHIP,
     CELLS,
@@ -11,7 +12,6 @@ from cfmtl_lib.strata import (
     observe,
     observed_cell,
     strata_from_moments,
-    stratum_rewards,
 )
 
 

@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.strata import STRATA, observe
+from cfmtl_lib.strata import draw_strata, observe
 
 FEATURES = ("age", "days_since_order", "orders", "spent", "city", "channel", "member")
 """The columns that were known before the mailing."""
@@ -121,7 +121,7 @@ def simulated_campaign(
         axis=1,
     )
     p = softmax(logits, axis=1)
-    stratum = (rng.random(n)[:, None] > p.cumsum(axis=1)[:, : len(STRATA) - 1]).sum(axis=1).astype(np.int8)
+    stratum = draw_strata(p, rng)
     propensity = expit(-0.7 + 0.9 * regular + 0.5 * member - 0.6 * quiet + 0.3 * (channel == 0)).clip(
         0.1, 0.9
     )

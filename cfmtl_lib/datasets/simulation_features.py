@@ -11,9 +11,9 @@ from scipy.special import expit, softmax
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.rewards import check_policy
-from cfmtl_lib.strata import POTENTIAL_OUTCOMES, STRATA, observe, stratum_rewards
+from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
+from cfmtl_lib.policy.rewards import check_policy, stratum_rewards
+from cfmtl_lib.strata import POTENTIAL_OUTCOMES, draw_strata, observe
 
 N_FEATURES = 5
 
@@ -100,10 +100,8 @@ def means_of(strata_probability: NDArray[np.float64]) -> dict[str, NDArray[np.fl
     """The four conditional means that strata probabilities of shape (n, 5) imply, each of shape (n,)."""
     _, c1, y0, y1 = POTENTIAL_OUTCOMES.T
     return {
-        "converted_treated": strata_probability @ y1,
-        "converted_untreated": strata_probability @ y0,
-        "collected_treated": strata_probability @ c1,
-        "collected_and_converted_treated": strata_probability @ (c1 * y1),
+        name: strata_probability @ (moment.outcome(c1, y1) if moment.arm else moment.outcome(0 * c1, y0))
+        for name, moment in MOMENTS.items()
     }
 
 
@@ -144,7 +142,7 @@ def simulated_features(n: int = 5000, seed: int = 0) -> FeatureStudy:
     rng = np.random.default_rng(seed)
     point = rng.integers(0, len(POINTS), n)
     p = strata_probabilities()[point]
-    stratum = (rng.random(n)[:, None] > p.cumsum(axis=1)[:, : len(STRATA) - 1]).sum(axis=1).astype(np.int8)
+    stratum = draw_strata(p, rng)
     e = propensities()[point]
     treated = (rng.random(n) < e).astype(np.int8)
     collected, converted = observe(stratum, treated)

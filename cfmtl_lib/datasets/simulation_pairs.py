@@ -13,6 +13,7 @@ from scipy.special import expit
 from cfmtl_lib.datasets.study import LabelledPairs, Study, split_and_treat
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
+from cfmtl_lib.strata import draw_strata
 
 OVERLAP = {"authors": 0.85, "document": 1.5}
 """Default overlap: each gives about the 5-95 % range of propensities that its construction has on ML-1M."""
@@ -138,7 +139,7 @@ def simulated(
     v = expit((separation if labelling == "text" else -separation) * affinity)
     probability = np.stack([(1 - q) * (1 - v), (1 - q) * v, q * (1 - h), q * h * (1 - v), q * h * v], axis=1)
     # One uniform number a pair, held against the cumulated probabilities.
-    stratum = (rng.random(n_pairs)[:, None] > probability.cumsum(axis=1)[:, :-1]).sum(axis=1).astype(np.int8)
+    stratum = draw_strata(probability, rng)
     propensity = expit(INTERCEPTS["propensity"] + affinity / overlap)
     return split_and_treat(
         LabelledPairs(x, stratum, propensity, probability),

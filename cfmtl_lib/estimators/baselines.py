@@ -26,8 +26,8 @@ from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances, FittedMean
 from cfmtl_lib.nuisances.moments import MOMENTS
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
+from cfmtl_lib.policy.rewards import SCENARIOS, check_costs, payment_of, reward_of_means
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.strata import SCENARIOS, check_costs
 
 Moment: TypeAlias = AdditiveNetwork | FittedMean
 
@@ -259,11 +259,12 @@ class ORNet(OR):
         self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
-        paid = {"coupon": "collected_and_converted_treated", "cash": "collected_treated"}
-        of_scenario = paid[check_choice("scenario", scenario, SCENARIOS)]
-        cate = self.predict_cate(x)
-        costs = check_costs(cost, len(cate))
-        return (1 + costs) * cate - costs * self.predict_moment(x, of_scenario)
+        return reward_of_means(
+            self.predict_moment(x, "converted_treated"),
+            self.predict_moment(x, "converted_untreated"),
+            self.predict_moment(x, payment_of(scenario).moment),
+            cost,
+        )
 
 
 class IPSNet(ORNet):

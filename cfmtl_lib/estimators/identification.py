@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import null_space
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.models.losses import INSIDE_LOG, CellWeights
-from cfmtl_lib.strata import ALWAYS_BUYER, CELL_MEMBERSHIP, CELLS, COUPON_BUYER
+from cfmtl_lib.models.losses import CellWeights
+from cfmtl_lib.strata import ALWAYS_BUYER, CELL_MEMBERSHIP, COUPON_BUYER
 
 
 def unseen_directions(weights: CellWeights) -> NDArray[np.float64]:
@@ -75,25 +75,3 @@ def move_between_buyers(strata_probability: ArrayLike, share: float) -> NDArray[
     p[:, COUPON_BUYER] += moved
     p[:, ALWAYS_BUYER] -= moved
     return p
-
-
-def expected_cell_losses(assumed: ArrayLike, truth: ArrayLike, propensity: ArrayLike) -> NDArray[np.float64]:
-    """Expected cross-entropy a row of each cell, unweighted, if ``truth`` holds and ``assumed`` is predicted.
-
-    Parameters
-    ----------
-    assumed, truth : array_like of shape (n, 5), float
-        Strata probabilities.
-    propensity : array_like of shape (n,), float
-        True, and predicted.
-
-    Returns
-    -------
-    ndarray of shape (6,), float64
-        In the order of :data:`~cfmtl_lib.strata.CELLS`; natural logarithm.
-    """
-    treated = np.array([t for t, _, _ in CELLS], dtype=bool)
-    arm = np.where(treated[:, None], np.asarray(propensity), 1 - np.asarray(propensity))
-    q, happens = (arm * (CELL_MEMBERSHIP @ np.asarray(p, dtype=np.float64).T) for p in (assumed, truth))
-    q = np.clip(q + INSIDE_LOG, None, 1 - INSIDE_LOG)
-    return -(happens * np.log(q) + (1 - happens) * np.log(1 - q)).mean(axis=1)

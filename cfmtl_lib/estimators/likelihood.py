@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.strata import CELL_MEMBERSHIP, STRATA
+from cfmtl_lib.strata import CELL_MEMBERSHIP, N_TREATED_CELLS, STRATA
 
 LEAST_PROBABILITY = 1e-4
 """Given to a cell that a model holds for less likely, or for impossible: plug-in estimates can leave [0, 1],
@@ -39,9 +39,14 @@ def cell_probabilities(strata_probability: ArrayLike, treated: ArrayLike) -> NDA
             "strata_probability", expected="(n, 5), beside n rows of a log", found=f"{p.shape}, {arm.shape}"
         )
     cells = p @ CELL_MEMBERSHIP.T
-    cells[:, :4] *= arm[:, None] == 1  # the treated cells come first
-    cells[:, 4:] *= arm[:, None] == 0
+    cells[:, :N_TREATED_CELLS] *= arm[:, None] == 1
+    cells[:, N_TREATED_CELLS:] *= arm[:, None] == 0
     return cells
+
+
+def observed_cell_probability(strata_probability: ArrayLike, log: IncentiveLog) -> NDArray[np.float64]:
+    """Return P(cell of the row | T, x), shape (n,); it can leave [0, 1] as strata probabilities do."""
+    return cell_probabilities(strata_probability, log.t)[np.arange(len(log)), log.cell]
 
 
 def cell_log_likelihood(strata_probability: ArrayLike, log: IncentiveLog) -> NDArray[np.float64]:
@@ -56,9 +61,7 @@ def cell_log_likelihood(strata_probability: ArrayLike, log: IncentiveLog) -> NDA
     >>> cell_log_likelihood([[0.2] * 5, [0.2] * 5], log).round(3).tolist()  # logs of 0.4 and of 0.6
     [-0.916, -0.511]
     """
-    cells = cell_probabilities(strata_probability, log.t)
-    observed = cells[np.arange(len(log)), log.cell]
-    return np.log(observed.clip(LEAST_PROBABILITY, 1.0))
+    return np.log(observed_cell_probability(strata_probability, log).clip(LEAST_PROBABILITY, 1.0))
 
 
 def outcome_log_likelihood(

@@ -8,10 +8,9 @@ import numpy as np
 
 from cfmtl_lib.models.kernels import additive_logits, additive_step, kernel, rate_of
 from cfmtl_lib.models.losses import INSIDE_LOG
-from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS
+from cfmtl_lib.strata import CELL_MEMBERSHIP, N_TREATED_CELLS
 
 N_CELLS, N_STRATA = CELL_MEMBERSHIP.shape
-N_TREATED_CELLS = sum(t for t, _, _ in CELLS)
 IN_CELL = CELL_MEMBERSHIP.astype(np.bool_)
 FACTORS = 16
 """2.2e-16 to this power is 3e-251."""

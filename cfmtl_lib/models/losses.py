@@ -1,4 +1,7 @@
-"""The network behind CF-MTL: strata and propensity, and the loss of the six observable cells."""
+"""What networks minimise: the loss of the six observable cells (CF-MTL), and that of one probability.
+
+Whoever changes the cell loss changes :class:`_CellLoss` here, and its compiled twin in ``cell_kernels.py``.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from cfmtl_lib.models.feature_networks import FeatureNetwork
 from cfmtl_lib.models.pair_networks import AdditiveNetwork
-from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS
+from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, N_TREATED_CELLS
 
 INSIDE_LOG = 1e-6
 """Added to a cell probability inside the cross-entropy, as in the authors' code."""
@@ -54,7 +59,6 @@ class CellNetwork(nn.Module):
         self.register_buffer(
             "cell_number", torch.arange(len(CELLS), dtype=torch.int8, device=like.device)[:, None]
         )  # int8 as the cells of a log: mixed types compare slowly
-        self.n_treated_cells = sum(t for t, _, _ in CELLS)  # they come first
 
     def pair_network(self, part: str) -> AdditiveNetwork:
         """One of the two networks, "strata" or "propensity", of a model of pairs."""
@@ -89,7 +93,7 @@ class _CellLoss(torch.autograd.Function):
     def forward(
         ctx: Any, strata_logits: Tensor, propensity_logit: Tensor, cell: Tensor, network: CellNetwork
     ) -> Tensor:
-        n_treated, membership, weight = network.n_treated_cells, network.membership, network.cell_weight
+        n_treated, membership, weight = N_TREATED_CELLS, network.membership, network.cell_weight
         f = torch.softmax(strata_logits, dim=0)
         sigmoid = torch.sigmoid(propensity_logit)
         g = sigmoid.clamp(min=network.propensity_floor)
@@ -153,3 +157,25 @@ class ProbabilityLoss:
         if self.loss == "squared_error":
             return nn.functional.mse_loss(torch.sigmoid(logit), target)
         return nn.functional.binary_cross_entropy_with_logits(logit, target)
+
+
+def expected_cell_losses(assumed: ArrayLike, truth: ArrayLike, propensity: ArrayLike) -> NDArray[np.float64]:
+    """Expected cross-entropy a row of each cell, unweighted, if ``truth`` holds and ``assumed`` is predicted.
+
+    Parameters
+    ----------
+    assumed, truth : array_like of shape (n, 5), float
+        Strata probabilities.
+    propensity : array_like of shape (n,), float
+        True, and predicted.
+
+    Returns
+    -------
+    ndarray of shape (6,), float64
+        In the order of :data:`~cfmtl_lib.strata.CELLS`; natural logarithm.
+    """
+    e = np.asarray(propensity, dtype=np.float64)
+    arm = np.stack([e if t else 1 - e for t, _, _ in CELLS])
+    q, happens = (arm * (CELL_MEMBERSHIP @ np.asarray(p, dtype=np.float64).T) for p in (assumed, truth))
+    q = np.clip(q + INSIDE_LOG, None, 1 - INSIDE_LOG)
+    return -(happens * np.log(q) + (1 - happens) * np.log(1 - q)).mean(axis=1)

@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.learners import boosting, default_classifier, suited
-from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.runtime.threads import threads_for
 
@@ -98,12 +98,9 @@ def crossfit(
         outcome = suited(outcome, log)
         propensity = suited(propensity, log) if hasattr(propensity, "predict_proba") else propensity
     fold = fold_of_rows(log, folds, seed)
-    treated, untreated, everyone = log.t == 1, log.t == 0, np.ones(n, dtype=bool)
+    everyone = np.ones(n, dtype=bool)
     targets: dict[str, tuple[NDArray, NDArray[np.bool_]]] = {
-        "converted_treated": (log.y, treated),
-        "converted_untreated": (log.y, untreated),
-        "collected_treated": (log.c, treated),
-        "collected_and_converted_treated": (log.c * log.y, treated),
+        name: (moment.observed(log), log.t == moment.arm) for name, moment in MOMENTS.items()
     }
     is_known = not hasattr(propensity, "predict_proba")
     classifiers = dict.fromkeys(targets, outcome)

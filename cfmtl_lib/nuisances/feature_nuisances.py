@@ -129,25 +129,23 @@ class FeatureNuisances:
         return self._fitted[key]
 
     def _regression(self, name: str) -> FittedMean:
-        arm, outcome_of = MOMENTS[name]
-        rows = self.log.t == arm
-        target = outcome_of(self.log)[rows]
+        moment = MOMENTS[name]
+        rows = self.log.t == moment.arm
+        target = moment.observed(self.log)[rows]
         if target.min() == target.max():  # many classifiers refuse a single class
             return FittedMean(None, float(target[0]))
         return self._fit(clone(self._outcome), rows, target)
 
     def _pseudo(self, family: str, name: str) -> FittedMean:
-        arm, outcome_of = MOMENTS[name]
         log, made = self.log, self.held_out()
-        weight = (log.t == arm) / (made.propensity if arm else 1 - made.propensity)
-        outcome = outcome_of(log)
-        mean = getattr(made, name) if family == "DR" else 0.0
+        mean = made.means()[name] if family == "DR" else np.zeros(len(log))
+        target = MOMENTS[name].doubly_robust(log, mean, made.propensity)
         learner = (
             default_regressor(log, self.seed)
             if self._pseudo_outcome is None
             else clone(suited(self._pseudo_outcome, log))
         )
-        return self._fit(learner, np.ones(len(log), dtype=bool), mean + weight * (outcome - mean))
+        return self._fit(learner, np.ones(len(log), dtype=bool), target)
 
     def _fit(self, learner: BaseEstimator, rows: NDArray[np.bool_], target: NDArray) -> FittedMean:
         with threads_for(int(rows.sum())):

@@ -1,43 +1,78 @@
-"""The four moments that identify the strata, and their values at the rows of a log."""
+r"""The four conditional means that identify the strata, in one place, and their values at the rows of a log.
+
+With :math:`\mu_t(x) = E[Y|T{=}t,x]`, :math:`\kappa(x) = P(C{=}1|T{=}1,x)`,
+:math:`\tau(x) = P(C{=}1,Y{=}1|T{=}1,x)` and propensity
+:math:`e(x) = P(T{=}1|x)`, each moment is the mean of an outcome Z (Y, C or CY) in one arm A. It can be
+fitted in three ways, from which the methods take their names:
+
+====== ==========================================================================
+family fitted target
+====== ==========================================================================
+OR     Z, on the rows of arm A (outcome regression)
+IPS    1{T=A} Z / P(T=A|x), on all rows (inverse propensity)
+DR     m(x) + 1{T=A} (Z - m(x)) / P(T=A|x), on all rows, m the OR fit (doubly robust)
+====== ==========================================================================
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import LogRows
 from cfmtl_lib.strata import strata_from_moments
 
 FAMILIES = ("OR", "IPS", "DR")
-
+"""Ways to fit a moment: outcome regression, inverse propensity weights, doubly robust."""
 
 PairLog = IncentiveLog | LogRows
 """A log of pairs in memory, or some rows of one in files: with x, t, c, y and cell."""
 
 
-MOMENTS: dict[str, tuple[int, Callable[[PairLog], NDArray[np.int8]]]] = {
-    "converted_treated": (1, lambda log: log.y),
-    "converted_untreated": (0, lambda log: log.y),
-    "collected_treated": (1, lambda log: log.c),
-    "collected_and_converted_treated": (1, lambda log: log.c * log.y),
+class Moment(NamedTuple):
+    """A conditional mean E[outcome | T = arm, x].
+
+    Attributes
+    ----------
+    arm : {0, 1}
+    outcome : callable
+        Takes collected and converted, 0/1 or arrays of them, and returns the outcome.
+    """
+
+    arm: int
+    outcome: Callable[[NDArray, NDArray], NDArray]
+
+    def observed(self, log: PairLog) -> NDArray[np.int8]:
+        """Return the outcome of each row of a log, 0/1, shape (n,)."""
+        return self.outcome(log.c, log.y)
+
+    def weights(self, log: PairLog, propensity: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Inverse probability of the arm on its rows, 0 on others; shape (n,)."""
+        return (log.t == self.arm) / (propensity if self.arm else 1 - propensity)
+
+    def doubly_robust(
+        self, log: PairLog, mean: NDArray[np.float64], propensity: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return AIPW pseudo-outcomes, shape (n,).
+
+        Their mean given x is the moment if ``mean`` or ``propensity`` is right.
+        """
+        return mean + self.weights(log, propensity) * (self.observed(log) - mean)
+
+
+MOMENTS: dict[str, Moment] = {
+    "converted_treated": Moment(1, lambda c, y: y),
+    "converted_untreated": Moment(0, lambda c, y: y),
+    "collected_treated": Moment(1, lambda c, y: c),
+    "collected_and_converted_treated": Moment(1, lambda c, y: c * y),
 }
-"""Arm and outcome of each moment, in the order of :func:`~cfmtl_lib.strata.strata_from_moments`."""
-
-
-MOMENT_NAMES = (
-    "converted_treated",
-    "converted_untreated",
-    "collected_treated",
-    "collected_and_converted_treated",
-)
 """In the order of :func:`~cfmtl_lib.strata.strata_from_moments`."""
-
 
 CLIP_OF_ESTIMATES = 0.01
 """Estimated propensities are kept this far from 0 and 1 unless told otherwise."""
@@ -78,31 +113,25 @@ class LogNuisances:
 
     def __post_init__(self) -> None:
         n = len(np.atleast_1d(np.asarray(self.propensity)))
-        for name in ("propensity", *MOMENT_NAMES):
+        for name in ("propensity", *MOMENTS):
             value = np.asarray(getattr(self, name), dtype=np.float64)
             if value.shape != (n,):
                 raise InputError(name, expected=f"shape ({n},), as the propensity", found=f"{value.shape}")
             wrong = ~np.isfinite(value)
             if name == "propensity":
                 wrong |= (value < 0) | (value > 1)
-            _refuse_first(
-                name, wrong, value, "values in [0, 1]" if name == "propensity" else "finite numbers"
-            )
+            expected = "values in [0, 1]" if name == "propensity" else "finite numbers"
+            refuse_rows(name, wrong, expected=expected, found=value)
             object.__setattr__(self, name, value)
 
     @classmethod
     def of(
         cls, propensity: ArrayLike, means: Mapping[str, ArrayLike], *, propensity_is_known: bool = False
     ) -> Self:
-        """From a propensity and the four means by name (:data:`MOMENT_NAMES`)."""
-        values = {name: np.asarray(means[name], dtype=np.float64) for name in MOMENT_NAMES}
+        """From a propensity and the four means by name (:data:`MOMENTS`)."""
+        values = {name: np.asarray(means[name], dtype=np.float64) for name in MOMENTS}
         return cls(
-            np.asarray(propensity, dtype=np.float64),
-            values["converted_treated"],
-            values["converted_untreated"],
-            values["collected_treated"],
-            values["collected_and_converted_treated"],
-            propensity_is_known,
+            np.asarray(propensity, dtype=np.float64), **values, propensity_is_known=propensity_is_known
         )
 
     def __len__(self) -> int:
@@ -114,10 +143,8 @@ class LogNuisances:
 
     def predicted_strata(self) -> NDArray[np.float64]:
         """Strata probabilities that the four means imply; shape (n, 5)."""
-        return strata_from_moments(*(getattr(self, name) for name in MOMENT_NAMES))
+        return strata_from_moments(**self.means())
 
-
-def _refuse_first(subject: str, wrong: NDArray[np.bool_], value: NDArray, expected: str) -> None:
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise InputError(subject, expected=expected, found=str(value[row]), row=row)
+    def means(self) -> dict[str, NDArray[np.float64]]:
+        """Return the four means by name, each of shape (n,)."""
+        return {name: getattr(self, name) for name in MOMENTS}

@@ -1,17 +1,4 @@
-r"""The conditional expectations behind the estimators, fitted on pairs once each and shared.
-
-Notation: :math:`\mu_t(x) = E[Y|T{=}t,x]`, :math:`\kappa(x) = P(C{=}1|T{=}1,x)`,
-:math:`\tau(x) = P(C{=}1,Y{=}1|T{=}1,x)`, propensity :math:`e(x) = P(T{=}1|x)`. Each of the four
-moments can be estimated in three ways, from which the methods take their names:
-
-====== ==========================================================================
-family fitted target, with Z the outcome (Y, C or CY) and A its arm
-====== ==========================================================================
-OR     Z, on the rows of arm A (outcome regression)
-IPS    1{T=A} Z / P(T=A|x), on all rows (inverse propensity)
-DR     m(x) + 1{T=A} (Z - m(x)) / P(T=A|x), on all rows, m the OR fit (doubly robust)
-====== ==========================================================================
-"""
+"""The moments of a log of pairs by the paper's network, fitted once each and shared by estimators."""
 
 from __future__ import annotations
 
@@ -121,20 +108,18 @@ class PairNuisances:
             If family or name are unknown.
         """
         check_choice("family", family, FAMILIES)
-        arm, outcome_of = MOMENTS[check_choice("moment", name, MOMENTS)]
+        moment = MOMENTS[check_choice("moment", name, MOMENTS)]
         if family == "OR":
-            return self._fitted(f"OR {name}", outcome_of, arm)
+            return self._fitted(f"OR {name}", moment.observed, moment.arm)
         self._check_loss(family)
         self.propensity_network()  # these first: a target is asked for in the midst of a fit
         regression = self.moment("OR", name) if family == "DR" else None
 
         def target(rows: PairLog) -> NDArray:
             propensity = self._propensity_at(rows)
-            weight = (rows.t == arm) / (propensity if arm else 1 - propensity)
             if regression is None:
-                return weight * outcome_of(rows)
-            expected = predict_probability(regression, rows.x)
-            return expected + weight * (outcome_of(rows) - expected)
+                return moment.weights(rows, propensity) * moment.observed(rows)
+            return moment.doubly_robust(rows, predict_probability(regression, rows.x), propensity)
 
         return self._fitted(f"{family} {name}", target, None)
 

@@ -2,7 +2,13 @@
 
 from cfmtl_lib.policy.allocation import ThresholdPolicy, allocate, threshold_policy, treatable
 from cfmtl_lib.policy.arms import allocate_arms
-from cfmtl_lib.policy.rewards import OutcomeCounts, count_outcomes, expected_reward, expected_spend
+from cfmtl_lib.policy.rewards import (
+    OutcomeCounts,
+    count_outcomes,
+    expected_reward,
+    expected_spend,
+    stratum_rewards,
+)
 
 __all__ = [
     "OutcomeCounts",
@@ -12,6 +18,7 @@ __all__ = [
     "count_outcomes",
     "expected_reward",
     "expected_spend",
+    "stratum_rewards",
     "threshold_policy",
     "treatable",
 ]

@@ -9,11 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError
-from cfmtl_lib.policy.rewards import _refuse_first, check_spend
-from cfmtl_lib.strata import (
-    check_cost,
-)
+from cfmtl_lib.errors import InputError, refuse_rows
+from cfmtl_lib.policy.rewards import check_cost, check_spend
 
 
 def allocate(
@@ -178,7 +175,7 @@ def _checked_rewards(reward: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(reward, dtype=np.float64)
     if values.ndim != 1:
         raise InputError("reward", expected="shape (n,)", found=f"shape {values.shape}")
-    _refuse_first("reward", ~np.isfinite(values), "finite numbers", "NaN or infinity")
+    refuse_rows("reward", ~np.isfinite(values), expected="finite numbers", found="NaN or infinity")
     return values
 
 

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.policy.allocation import check_one_budget, most_treated, within
-from cfmtl_lib.policy.rewards import check_spend
-from cfmtl_lib.strata import check_cost
+from cfmtl_lib.policy.rewards import check_cost, check_spend
 
 NO_ARM = -1
 """Of rows that get no incentive."""

@@ -1,28 +1,142 @@
-r"""From strata probabilities to a budgeted policy, and what that policy earns where strata are known.
+r"""What treating is worth and what it costs: the one place that says what is paid in which scenario.
 
-The reward of treating a pair is linear in its strata probabilities
-(:func:`~cfmtl_lib.strata.stratum_rewards`), so the best policy under a budget treats the pairs of
-highest positive expected reward (KDD 2023 paper, Section 3.3).
+With conversion value v and cost c, treating a unit earns
+
+.. math::
+    r = v\,(Y(1) - Y(0)) - c\,W, \qquad
+    W = C(1)\,Y(1) \text{ (coupon)}, \quad W = C(1) \text{ (cash)},
+
+and v = 1 + c in the paper, so that the unit is one conversion net of its incentive. The reward is linear in
+the strata probabilities, so the best policy under a budget treats the units of highest positive expected
+reward (KDD 2023 paper, Table 1 and Section 3.3).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.strata import (
-    ALWAYS_BUYER,
-    COUPON_BUYER,
-    COUPON_TAKER,
-    SCENARIOS,
-    STRATA,
-    check_costs,
-    check_strata,
-    stratum_rewards,
-)
+from cfmtl_lib.errors import InputError, check_choice, refuse_rows
+from cfmtl_lib.strata import COUPON_BUYER, POTENTIAL_OUTCOMES, STRATA, check_strata
+
+
+class Payment(NamedTuple):
+    """When a scenario pays for an incentive that was given.
+
+    Attributes
+    ----------
+    is_due : callable
+        Takes collected and converted, 0/1 or arrays of them; returns 1 where the incentive is paid for.
+    moment : str
+        Name of its conditional mean in :data:`~cfmtl_lib.nuisances.moments.MOMENTS`.
+    """
+
+    is_due: Callable
+    moment: str
+
+
+PAYMENTS = {
+    "coupon": Payment(lambda collected, converted: collected * converted, "collected_and_converted_treated"),
+    "cash": Payment(lambda collected, converted: collected, "collected_treated"),
+}
+"""A coupon is paid for when it is used for a purchase, cash whenever it is collected."""
+
+SCENARIOS = tuple(PAYMENTS)
+
+
+def payment_of(scenario: str) -> Payment:
+    """Look up when a scenario pays.
+
+    Raises
+    ------
+    UnknownNameError
+        If the scenario is unknown.
+    """
+    return PAYMENTS[check_choice("scenario", scenario, PAYMENTS)]
+
+
+def stratum_rewards(scenario: str, cost: float) -> NDArray[np.float64]:
+    """Give the reward of treating one unit of each stratum (KDD 2023 paper, Table 1, with s(x) = 1).
+
+    Parameters
+    ----------
+    scenario : {"coupon", "cash"}
+        A coupon costs only when it is used for a purchase; cash costs whenever it is collected.
+    cost : float
+        Cost c >= 0 of one incentive, in units of one conversion net of it.
+
+    Returns
+    -------
+    ndarray of shape (5,), float64
+        In the order of :data:`~cfmtl_lib.strata.STRATA`.
+
+    Raises
+    ------
+    InputError
+        If the scenario is unknown, or the cost is negative or not finite.
+
+    Examples
+    --------
+    >>> stratum_rewards("cash", cost=0.4).tolist()
+    [0.0, 0.0, -0.4, 1.0, -0.4]
+    """
+    paid, gained = _paid_and_gained(scenario)
+    # v = 1 + c: written so that a coupon buyer's cost and value cancel without rounding.
+    return gained - check_cost(cost) * (paid - gained)
+
+
+def reward_of_means(
+    converted_treated: NDArray[np.float64],
+    converted_untreated: NDArray[np.float64],
+    paid: NDArray[np.float64],
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    r"""Reward of treating, :math:`v\,(\mu_1 - \mu_0) - c\,w`, from means or scores of the same rows.
+
+    Parameters
+    ----------
+    converted_treated, converted_untreated : ndarray of shape (n,), float64
+        Of Y under treatment and without.
+    paid : ndarray of shape (n,), float64
+        Of what is paid for under treatment, ``payment_of(scenario).moment``.
+    cost, conversion_value
+        As in :func:`expected_reward`.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+
+    Raises
+    ------
+    InputError
+        If cost or value are negative, not finite, or of another shape.
+
+    Examples
+    --------
+    >>> mu1, mu0, tau = np.array([0.6]), np.array([0.5]), np.array([0.45])
+    >>> reward_of_means(mu1, mu0, tau, cost=0.4).round(6).tolist()
+    [-0.04]
+    """
+    costs = check_costs(cost, len(paid))
+    value = values_of_conversion(costs, conversion_value, len(paid))
+    return value * (converted_treated - converted_untreated) - costs * paid
+
+
+def values_of_conversion(
+    costs: float | NDArray[np.float64], conversion_value: float | ArrayLike | None, n: int
+) -> float | NDArray[np.float64]:
+    """Give the value of a conversion before the incentive is paid: 1 + cost unless it is given."""
+    return 1 + costs if conversion_value is None else check_costs(conversion_value, n, "conversion_value")
+
+
+def _paid_and_gained(scenario: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Per stratum: whether treating pays out an incentive, and whether it gains a conversion."""
+    _, c1, y0, y1 = POTENTIAL_OUTCOMES.T.astype(np.float64)
+    return payment_of(scenario).is_due(c1, y1), y1 - y0
 
 
 class OutcomeCounts(NamedTuple):
@@ -91,9 +205,7 @@ def expected_reward(
         weights = stratum_rewards(scenario, cost)  # type: ignore[arg-type]
         return p @ weights
     costs = check_costs(cost, len(p))
-    value = (
-        1 + costs if conversion_value is None else check_costs(conversion_value, len(p), "conversion_value")
-    )
+    value = values_of_conversion(costs, conversion_value, len(p))
     return value * p[:, COUPON_BUYER] - expected_spend(p, scenario, costs)
 
 
@@ -123,9 +235,8 @@ def expected_spend(
     [0.3]
     """
     p = _checked_strata_probability(strata_probability)
-    paid = {"coupon": [COUPON_BUYER, ALWAYS_BUYER], "cash": [COUPON_TAKER, COUPON_BUYER, ALWAYS_BUYER]}
-    payers = p[:, paid[check_choice("scenario", scenario, SCENARIOS)]].sum(axis=1)
-    return check_costs(cost, len(p)) * payers
+    paid, _ = _paid_and_gained(scenario)
+    return check_costs(cost, len(p)) * p[:, paid > 0].sum(axis=1)
 
 
 def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: float) -> OutcomeCounts:
@@ -160,12 +271,12 @@ def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: fl
         raise InputError("treat", expected=f"shape {true_stratum.shape}", found=f"shape {treated.shape}")
     if treated.dtype != bool:
         # A list of target indices would otherwise pass as 0/1 by accident.
-        _refuse_first("treat", ~np.isin(treated, (0, 1)), "True/False or 0/1", "another value")
+        refuse_rows("treat", ~np.isin(treated, (0, 1)), expected="True/False or 0/1", found=treated)
         treated = treated.astype(bool)
     rewards = stratum_rewards(scenario, cost)
     counts = np.bincount(true_stratum[treated], minlength=len(STRATA))
-    positive = int(counts[COUPON_BUYER])
-    negative = int(counts[ALWAYS_BUYER]) + (int(counts[COUPON_TAKER]) if scenario == "cash" else 0)
+    paid, gained = _paid_and_gained(scenario)
+    positive, negative = int(counts @ gained), int(counts @ (paid * (1 - gained)))
     return OutcomeCounts(
         positive=positive,
         negative=negative,
@@ -185,8 +296,8 @@ def check_spend(spend: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.f
     spends = np.asarray(spend, dtype=np.float64)
     if spends.shape != shape:
         raise InputError("spend", expected=f"shape {shape}", found=f"shape {spends.shape}")
-    wrong = ~(np.isfinite(spends) & (spends >= 0))
-    _refuse_first("spend", wrong.reshape(len(spends), -1).any(axis=1), "finite numbers >= 0", "another value")
+    wrong = ~(np.isfinite(spends) & (spends >= 0)).reshape(len(spends), -1).all(axis=1)
+    refuse_rows("spend", wrong, expected="finite numbers >= 0", found="another value")
     return spends
 
 
@@ -194,17 +305,10 @@ def _checked_strata_probability(strata_probability: ArrayLike) -> NDArray[np.flo
     p = np.asarray(strata_probability, dtype=np.float64)
     if p.ndim != 2 or p.shape[1] != len(STRATA):
         raise InputError("strata_probability", expected="shape (n, 5)", found=f"shape {p.shape}")
-    _refuse_first("strata_probability", ~np.isfinite(p).all(axis=1), "finite numbers", "NaN or infinity")
-    _refuse_first(
-        "strata_probability", np.abs(p.sum(axis=1) - 1) > 1e-4, "rows that sum to 1", "a row that does not"
-    )
+    subject, sums = "strata_probability", p.sum(axis=1)
+    refuse_rows(subject, ~np.isfinite(p).all(axis=1), expected="finite numbers", found="NaN or infinity")
+    refuse_rows(subject, np.abs(sums - 1) > 1e-4, expected="rows that sum to 1", found=sums)
     return p
-
-
-def _refuse_first(subject: str, wrong: ArrayLike, expected: str, found: str) -> None:
-    rows = np.flatnonzero(wrong)
-    if rows.size:
-        raise InputError(subject, expected=expected, found=found, row=int(rows[0]))
 
 
 def check_policy(treat: ArrayLike, n: int) -> NDArray[np.float64]:
@@ -217,13 +321,39 @@ def check_policy(treat: ArrayLike, n: int) -> NDArray[np.float64]:
     if policy.dtype.kind not in "biuf":
         raise InputError("treat", expected="True/False or numbers in [0, 1]", found=f"dtype {policy.dtype}")
     policy = policy.astype(np.float64)
-    wrong = np.flatnonzero(~((policy >= 0) & (policy <= 1)))
-    if wrong.size:
-        raise InputError(
-            "treat",
-            expected="True/False or probabilities in [0, 1]",
-            found=str(policy[wrong[0]]),
-            row=int(wrong[0]),
-            advice="Turn scores into a policy with cfmtl_lib.allocate.",
-        )
+    refuse_rows(
+        "treat",
+        ~((policy >= 0) & (policy <= 1)),
+        expected="True/False or probabilities in [0, 1]",
+        found=policy,
+        advice="Turn scores into a policy with cfmtl_lib.allocate.",
+    )
     return policy
+
+
+def check_cost(cost: float, subject: str = "cost") -> float:
+    """Return the cost as a float, or raise :class:`InputError` if it is negative or not finite."""
+    try:
+        value = float(cost)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not (np.isfinite(value) and value >= 0):
+        raise InputError(subject, expected="a finite number >= 0", found=repr(cost))
+    return value
+
+
+def check_costs(cost: float | ArrayLike, n: int, subject: str = "cost") -> float | NDArray[np.float64]:
+    """One cost for all rows, or one for each of n, finite and >= 0.
+
+    Raises
+    ------
+    InputError
+        Naming the first row that has none.
+    """
+    if np.ndim(cost) == 0:
+        return check_cost(cost, subject)  # type: ignore[arg-type]
+    costs = np.asarray(cost, dtype=np.float64)
+    if costs.shape != (n,):
+        raise InputError(subject, expected=f"one number, or shape ({n},)", found=f"shape {costs.shape}")
+    refuse_rows(subject, ~(np.isfinite(costs) & (costs >= 0)), expected="finite numbers >= 0", found=costs)
+    return costs

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.rewards import check_policy
+from cfmtl_lib.policy.rewards import check_policy, payment_of
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.value.scores import net_means, net_outcome
 
@@ -126,7 +126,9 @@ def reward_lower_bound(
         raise InputError("nuisances", expected=f"{len(log)} rows", found=f"{len(nuisances)} rows")
     g1, g0 = net_means(nuisances, scenario, cost)
     # Possible values of the net outcome in each arm; means outside them only widen the range.
-    low1, high1 = -cost if scenario == "cash" else 0.0, 1.0 + cost
+    paid = payment_of(scenario).is_due
+    possible = [(1.0 + cost) * y - cost * paid(c, y) for c in (0, 1) for y in (0, 1)]
+    low1, high1 = min(possible), max(possible)
     low0, high0 = 0.0, 1.0 + cost
     g1, g0 = np.clip(g1, low1, high1), np.clip(g0, low0, high0)
     w = net_outcome(log, scenario, cost)

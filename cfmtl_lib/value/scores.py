@@ -24,10 +24,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.nuisances.moments import CLIP_OF_ESTIMATES, MOMENT_NAMES, LogNuisances, _refuse_first
-from cfmtl_lib.strata import SCENARIOS, check_cost, check_costs, strata_from_moments, stratum_rewards
+from cfmtl_lib.nuisances.moments import CLIP_OF_ESTIMATES, MOMENTS, LogNuisances
+from cfmtl_lib.policy.rewards import check_cost, check_costs, payment_of, reward_of_means
+from cfmtl_lib.strata import strata_from_moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +68,19 @@ class UnitScores:
 
         Cost and value of a conversion as in :func:`~cfmtl_lib.policy.rewards.expected_reward`.
         """
-        n = len(self)
-        costs = check_costs(cost, n)
-        value = (
-            1 + costs if conversion_value is None else check_costs(conversion_value, n, "conversion_value")
+        of = self.by_moment()
+        paid = of[payment_of(scenario).moment]
+        return reward_of_means(
+            of["converted_treated"], of["converted_untreated"], paid, cost, conversion_value
         )
-        return value * (self.moments[:, 0] - self.moments[:, 1]) - self.spend(scenario, costs)
 
     def spend(self, scenario: str, cost: float | ArrayLike) -> NDArray[np.float64]:
-        """Scores of what treating each row pays out, in conversions; shape (n,).
+        """Scores of what treating each row pays out, in conversions; shape (n,)."""
+        return check_costs(cost, len(self)) * self.by_moment()[payment_of(scenario).moment]
 
-        A coupon is paid for when it is used in a purchase, cash whenever it is collected.
-        """
-        paid_on = 3 if check_choice("scenario", scenario, SCENARIOS) == "coupon" else 2
-        return check_costs(cost, len(self)) * self.moments[:, paid_on]
+    def by_moment(self) -> dict[str, NDArray[np.float64]]:
+        """Return the columns of ``moments`` by name, each of shape (n,)."""
+        return dict(zip(MOMENTS, self.moments.T, strict=True))
 
 
 def unit_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | None = None) -> UnitScores:
@@ -115,23 +115,36 @@ def unit_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | Non
     >>> scores.strata()[0].round(2).tolist()
     [-0.25, -0.25, -0.25, 1.0, 0.75]
     """
+    clip = checked_clip(log, nuisances, clip)
+    e = np.clip(nuisances.propensity, clip, 1 - clip)
+    refuse_rows(
+        "propensity",
+        (e == 0) | (e == 1),
+        expected="values strictly between 0 and 1 (overlap)",
+        found=e,
+    )
+    means = nuisances.means()
+    moments = np.stack(
+        [moment.doubly_robust(log, means[name], e) for name, moment in MOMENTS.items()], axis=1
+    )
+    return UnitScores(moments, e, log.t == 1, int((e != nuisances.propensity).sum()))
+
+
+def checked_clip(log: IncentiveLog, nuisances: LogNuisances, clip: float | None) -> float:
+    """Return the bound of clipping, or its default; check that log and nuisances have the same rows.
+
+    Raises
+    ------
+    InputError
+        If log and nuisances differ in length, or clip lies outside [0, 0.5).
+    """
     if len(log) != len(nuisances):
         raise InputError("nuisances", expected=f"{len(log)} rows, as the log", found=f"{len(nuisances)} rows")
     if clip is None:
         clip = 0.0 if nuisances.propensity_is_known else CLIP_OF_ESTIMATES
     if not 0 <= clip < 0.5:
         raise InputError("clip", expected="a number in [0, 0.5)", found=repr(clip))
-    e = np.clip(nuisances.propensity, clip, 1 - clip)
-    _refuse_first("propensity", (e == 0) | (e == 1), e, "values strictly between 0 and 1 (overlap)")
-    treated = log.t == 1
-    weight = np.where(treated, 1 / e, 1 / (1 - e))
-    moments = np.empty((len(log), len(MOMENT_NAMES)))
-    outcomes = (log.y, log.y, log.c, log.c * log.y)
-    for k, (name, outcome) in enumerate(zip(MOMENT_NAMES, outcomes, strict=True)):
-        mean = getattr(nuisances, name)
-        in_arm = treated if k != 1 else ~treated
-        moments[:, k] = mean + in_arm * weight * (outcome - mean)
-    return UnitScores(moments, e, treated, int((e != nuisances.propensity).sum()))
+    return clip
 
 
 def net_outcome(log: IncentiveLog, scenario: str, cost: float) -> NDArray[np.float64]:
@@ -140,20 +153,18 @@ def net_outcome(log: IncentiveLog, scenario: str, cost: float) -> NDArray[np.flo
     Since C = 0 where T = 0, :math:`W(1) - W(0)` is the reward of treating the unit. Anything that estimates
     an average treatment effect estimates a reward when given W.
     """
-    paid_on = log.c * log.y if check_choice("scenario", scenario, SCENARIOS) == "coupon" else log.c
+    paid = MOMENTS[payment_of(scenario).moment].observed(log)
     cost = check_cost(cost)
-    return (1 + cost) * log.y - cost * paid_on
+    return (1 + cost) * log.y - cost * paid
 
 
 def net_means(
     nuisances: LogNuisances, scenario: str, cost: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """E[W | T=1, x] and E[W | T=0, x] of :func:`net_outcome`, from the four means; each of shape (n,)."""
-    stratum_rewards(scenario, cost)  # refuses unknown scenarios and bad costs
-    paid_on = (
-        nuisances.collected_and_converted_treated if scenario == "coupon" else nuisances.collected_treated
-    )
+    paid = nuisances.means()[payment_of(scenario).moment]
+    cost = check_cost(cost)
     return (
-        (1 + cost) * nuisances.converted_treated - cost * paid_on,
+        (1 + cost) * nuisances.converted_treated - cost * paid,
         (1 + cost) * nuisances.converted_untreated,
     )

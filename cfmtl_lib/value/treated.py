@@ -20,14 +20,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
-from cfmtl_lib.nuisances.moments import CLIP_OF_ESTIMATES, LogNuisances
-from cfmtl_lib.policy.rewards import check_policy
+from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
+from cfmtl_lib.policy.rewards import check_policy, payment_of, reward_of_means
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.strata import SCENARIOS, check_costs, strata_from_moments
+from cfmtl_lib.strata import strata_from_moments
 from cfmtl_lib.value.estimates import Estimate, mean_estimate, shares_table
+from cfmtl_lib.value.scores import checked_clip
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +61,11 @@ class TreatedScores:
         self, scenario: str, cost: float | ArrayLike, conversion_value: float | ArrayLike | None = None
     ) -> NDArray[np.float64]:
         """Scores of the reward of treating, as those of ``UnitScores``; shape (n,)."""
-        n = len(self.treated)
-        costs = check_costs(cost, n)
-        paid_on = 3 if check_choice("scenario", scenario, SCENARIOS) == "coupon" else 2
-        value = (
-            1 + costs if conversion_value is None else check_costs(conversion_value, n, "conversion_value")
+        of = dict(zip(MOMENTS, self.moments.T, strict=True))
+        paid = of[payment_of(scenario).moment]
+        return reward_of_means(
+            of["converted_treated"], of["converted_untreated"], paid, cost, conversion_value
         )
-        return value * (self.moments[:, 0] - self.moments[:, 1]) - costs * self.moments[:, paid_on]
 
 
 def treated_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | None = None) -> TreatedScores:
@@ -86,24 +85,18 @@ def treated_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | 
         If log and nuisances differ in length, clip lies outside [0, 0.5), or the propensity of an untreated
         row is 1.
     """
-    if len(log) != len(nuisances):
-        raise InputError("nuisances", expected=f"{len(log)} rows, as the log", found=f"{len(nuisances)} rows")
-    if clip is None:
-        clip = 0.0 if nuisances.propensity_is_known else CLIP_OF_ESTIMATES
-    if not 0 <= clip < 0.5:
-        raise InputError("clip", expected="a number in [0, 0.5)", found=repr(clip))
+    clip = checked_clip(log, nuisances, clip)
     e = np.minimum(nuisances.propensity, 1 - clip)
     treated = log.t == 1
-    impossible = np.flatnonzero(~treated & (e == 1))
-    if impossible.size:
-        raise InputError(
-            "propensity", expected="below 1 for untreated rows", found="1", row=int(impossible[0])
-        )
+    refuse_rows("propensity", ~treated & (e == 1), expected="below 1 for untreated rows", found="1")
     odds = np.zeros(len(log))
     odds[~treated] = e[~treated] / (1 - e[~treated])
     m0 = nuisances.converted_untreated
-    y0 = np.where(treated, m0, odds * (log.y - m0))
-    moments = np.stack([treated * log.y, y0, treated * log.c, treated * log.c * log.y], axis=1)
+    columns = [
+        treated * moment.observed(log) if moment.arm else np.where(treated, m0, odds * (log.y - m0))
+        for moment in MOMENTS.values()
+    ]
+    moments = np.stack(columns, axis=1)
     n_clipped = int((e != nuisances.propensity).sum())
     return TreatedScores(moments.astype(np.float64), treated, odds, n_clipped)
 

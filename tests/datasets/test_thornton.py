@@ -10,7 +10,8 @@ from cfmtl_lib.datasets import load_thornton, simulated_cash_trial, tidy_cash_tr
 from cfmtl_lib.datasets.case_studies.thornton import DOLLARS_A_KWACHA, RAW_COLUMNS, thornton_file
 from cfmtl_lib.errors import InputError, LogError, StudyError
 from cfmtl_lib.experiments.cases import cash_targeting, cash_trial
-from cfmtl_lib.strata import COUPON_TAKER, NEVER_TAKER, STRATA, stratum_rewards
+from cfmtl_lib.policy.rewards import stratum_rewards
+from cfmtl_lib.strata import COUPON_TAKER, NEVER_TAKER, STRATA
 from cfmtl_lib.value import arm_means, arm_scores, complementary_thinning, crossfit, strata_shares
 from cfmtl_lib.value.estimates import mean_estimate
 

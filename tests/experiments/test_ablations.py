@@ -8,11 +8,12 @@ import pytest
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, UnknownNameError
-from cfmtl_lib.estimators.identification import expected_cell_losses, move_between_buyers, unseen_directions
+from cfmtl_lib.estimators.identification import move_between_buyers, unseen_directions
 from cfmtl_lib.experiments import studies
 from cfmtl_lib.experiments.methods import ABLATIONS
 from cfmtl_lib.experiments.paper import reported
 from cfmtl_lib.experiments.paper.initialisations import initialisations
+from cfmtl_lib.models.losses import expected_cell_losses
 from cfmtl_lib.runtime.provenance import checkout, load_results
 from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS
 

@@ -35,9 +35,10 @@ from cfmtl_lib.models.training import derive_generator, minimise
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.policy import treatable
+from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.runtime.fit_cache import FitCache
 from cfmtl_lib.runtime.provenance import load_results
-from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, POTENTIAL_OUTCOMES, stratum_rewards
+from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, POTENTIAL_OUTCOMES
 
 SMALL = cf.FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from cfmtl_lib.experiments import studies
 from cfmtl_lib.experiments.paper import loss_weights
 from cfmtl_lib.experiments.paper.loss_weights import (
     candidates,
-    cell_log_likelihood,
     choose,
     chosen_weights,
+    held_out_log_likelihood,
     split_log,
 )
 from cfmtl_lib.runtime.fit_cache import FitCache
@@ -56,7 +56,7 @@ class Oracle:
 
 def test_the_likelihood_is_that_of_the_observed_cells(study):
     log, truth = study.train, study.train_truth
-    joint, given_arm = cell_log_likelihood(Oracle(truth.strata_probability, truth.propensity), log)
+    joint, given_arm = held_out_log_likelihood(Oracle(truth.strata_probability, truth.propensity), log)
     expected = []
     for p, e, t, c, y in zip(truth.strata_probability, truth.propensity, log.t, log.c, log.y, strict=True):
         if t:
@@ -71,10 +71,10 @@ def test_the_likelihood_is_that_of_the_observed_cells(study):
 
 def test_the_truth_is_likelier_than_anything_wrong(study):
     log, truth = study.train, study.train_truth
-    right = cell_log_likelihood(Oracle(truth.strata_probability, truth.propensity), log)
+    right = held_out_log_likelihood(Oracle(truth.strata_probability, truth.propensity), log)
     shuffled = np.random.default_rng(0).permutation(truth.strata_probability)
-    assert right > cell_log_likelihood(Oracle(shuffled, truth.propensity), log)
-    assert right[0] > cell_log_likelihood(Oracle(truth.strata_probability, 1 - truth.propensity), log)[0]
+    assert right > held_out_log_likelihood(Oracle(shuffled, truth.propensity), log)
+    assert right[0] > held_out_log_likelihood(Oracle(truth.strata_probability, 1 - truth.propensity), log)[0]
 
 
 def test_a_log_is_split_in_two_disjoint_parts(study):

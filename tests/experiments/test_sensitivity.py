@@ -17,8 +17,8 @@ from cfmtl_lib.experiments.paper.sensitivity import (
     sensitivity,
 )
 from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4
+from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.runtime.provenance import load_results
-from cfmtl_lib.strata import stratum_rewards
 
 QUICK = {"device": "cpu", "n_jobs": 1, "progress": False, "seeds": 2}
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError, UnknownNameError
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
-from cfmtl_lib.nuisances.moments import MOMENT_NAMES
+from cfmtl_lib.nuisances.moments import MOMENTS
 
 SMALL = cf.FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 
@@ -35,7 +35,7 @@ def log():
 def test_no_row_helps_to_predict_itself(log):
     for folds in (2, 5, np.arange(600) // 200):
         apart = cf.crossfit(log, outcome=Memory(), propensity=Memory(), folds=folds)
-        for name in ("propensity", *MOMENT_NAMES):
+        for name in ("propensity", *MOMENTS):
             assert (getattr(apart, name) == 0.5).all(), name
     together = cf.crossfit(log, outcome=Memory(), propensity=Memory(), folds=1)
     assert (together.propensity == log.t).all()

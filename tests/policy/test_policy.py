@@ -6,8 +6,7 @@ from scipy.optimize import linprog
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.policy.allocation import allocate, threshold_policy, treatable
-from cfmtl_lib.policy.rewards import count_outcomes, expected_reward
-from cfmtl_lib.strata import SCENARIOS, stratum_rewards
+from cfmtl_lib.policy.rewards import SCENARIOS, count_outcomes, expected_reward, stratum_rewards
 
 
 def test_expected_reward_of_certain_strata_is_the_stratum_reward():

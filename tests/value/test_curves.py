@@ -7,7 +7,7 @@ import cfmtl_lib as cf
 from cfmtl_lib.datasets.simulation_features import POINTS, strata_probabilities
 from cfmtl_lib.errors import InputError, UnknownNameError
 from cfmtl_lib.experiments.evaluation.monte_carlo import binomial_range
-from cfmtl_lib.strata import stratum_rewards
+from cfmtl_lib.policy.rewards import stratum_rewards
 
 SHARES = np.linspace(0, 1, 21)
 

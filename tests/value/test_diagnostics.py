@@ -9,6 +9,7 @@ import cfmtl_lib as cf
 from cfmtl_lib.datasets import simulation_features
 from cfmtl_lib.datasets.simulation_features import POINTS
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.nuisances.moments import MOMENTS
 from cfmtl_lib.strata import observe
 from cfmtl_lib.value import balance, check_implications, negative_control, overlap, propensity_calibration
 from cfmtl_lib.value.diagnostics import holm
@@ -24,7 +25,7 @@ def blind_to(study, column):
     truth = study.true_nuisances
     rest = np.delete(POINTS, column, axis=1) @ 2.0 ** np.arange(4)
     e = np.array([simulation_features.propensities()[rest == r].mean() for r in rest])
-    means = {name: getattr(truth, name) for name in cf.value.scores.MOMENT_NAMES}
+    means = {name: getattr(truth, name) for name in MOMENTS}
     return cf.LogNuisances.of(e[study.point], means)
 
 

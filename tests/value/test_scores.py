@@ -5,8 +5,9 @@ import pytest
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, UnknownNameError
-from cfmtl_lib.nuisances.moments import MOMENT_NAMES, LogNuisances
-from cfmtl_lib.strata import POTENTIAL_OUTCOMES, observe, stratum_rewards
+from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
+from cfmtl_lib.policy.rewards import stratum_rewards
+from cfmtl_lib.strata import POTENTIAL_OUTCOMES, observe
 from cfmtl_lib.value.scores import net_means, net_outcome, unit_scores
 
 N = 400
@@ -21,7 +22,7 @@ def log_of(stratum, treated, propensity=None):
 def drawn():
     """Strata, propensities and any four means: nothing about them is right but the propensity."""
     rng = np.random.default_rng(0)
-    means = {name: rng.uniform(-0.3, 1.3, N) for name in MOMENT_NAMES}
+    means = {name: rng.uniform(-0.3, 1.3, N) for name in MOMENTS}
     return rng.integers(0, 5, N).astype(np.int8), rng.uniform(0.02, 0.98, N), means
 
 

@@ -52,7 +52,7 @@ def test_the_reward_of_everyone_is_that_of_the_shares(study):
     shares = value.treated_shares(study.log, study.true_nuisances)["value"].to_numpy()
     for scenario in cf.SCENARIOS:
         found = value.treated_value(everyone, study.log, study.true_nuisances, scenario=scenario, cost=0.3)
-        assert abs(found.value - shares @ cf.strata.stratum_rewards(scenario, 0.3)) < 1e-9
+        assert abs(found.value - shares @ cf.stratum_rewards(scenario, 0.3)) < 1e-9
         euros = value.treated_value(
             everyone, study.log, study.true_nuisances, scenario=scenario, cost=3.0, conversion_value=13.0
         )
@@ -103,7 +103,7 @@ def test_estimates_are_near_the_truth_with_one_nuisance_wrong():
 
 def test_intervals_cover():
     policy = POINTS[:, 0] > 0
-    worth = strata_probabilities() @ cf.strata.stratum_rewards("coupon", 0.4)
+    worth = strata_probabilities() @ cf.stratum_rewards("coupon", 0.4)
     truth = (propensities() * policy * worth).sum() / propensities().sum()
     covered = {"share": 0, "value": 0}
     replications = 400

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import expit, softmax
 
 from cfmtl_lib.errors import InputError, RatingsError
-from cfmtl_lib.strata import STRATA, observe
+from cfmtl_lib.strata import draw_strata, observe
 
 TABLES = (
     "campaign_descriptions",
@@ -261,7 +261,7 @@ def simulated_mailing(
     if placebo:
         nobody = np.zeros(n)
         p = np.stack([p[:, [0, 2, 3]].sum(axis=1), p[:, [1, 4]].sum(axis=1), nobody, nobody, nobody], axis=1)
-    stratum = (rng.random(n)[:, None] > p.cumsum(axis=1)[:, : len(STRATA) - 1]).sum(axis=1)
+    stratum = draw_strata(p, rng)
     mailed = (rng.random(n) < expit(-1.2 + 0.9 * np.log(trips / 8) + 0.4 * regular)).astype(np.int8)
     redeemed, bought = observe(stratum, mailed)
     known = np.repeat(rng.random(n_households) < 0.4, 3)

@@ -15,8 +15,8 @@ from cfmtl_lib.experiments.paper.reported import (
     lead_of_v1,
     paired_differences,
 )
+from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.runtime.provenance import load_results
-from cfmtl_lib.strata import SCENARIOS
 
 
 @dataclass(frozen=True)

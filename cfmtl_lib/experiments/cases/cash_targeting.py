@@ -28,8 +28,7 @@ from cfmtl_lib.experiments.cases.cash_trial import (
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.allocation import allocate
-from cfmtl_lib.policy.rewards import expected_reward
-from cfmtl_lib.strata import stratum_rewards
+from cfmtl_lib.policy.rewards import expected_reward, stratum_rewards
 from cfmtl_lib.value.estimates import mean_estimate
 from cfmtl_lib.value.randomised import arm_scores
 from cfmtl_lib.value.scores import unit_scores

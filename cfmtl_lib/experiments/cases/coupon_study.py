@@ -17,8 +17,9 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.allocation import treatable
+from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.runtime.progress import track
-from cfmtl_lib.strata import strata_from_moments, stratum_rewards
+from cfmtl_lib.strata import strata_from_moments
 from cfmtl_lib.value.treated import treated_scores, treated_shares, treated_value
 
 

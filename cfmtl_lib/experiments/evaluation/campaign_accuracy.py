@@ -17,11 +17,11 @@ from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.counterfactual import CFDR, CFOR
 from cfmtl_lib.policy.allocation import allocate
-from cfmtl_lib.policy.rewards import expected_reward
+from cfmtl_lib.policy.rewards import SCENARIOS, expected_reward
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.runtime.provenance import RunRecord, save_results
-from cfmtl_lib.strata import SCENARIOS, STRATA
+from cfmtl_lib.strata import STRATA
 
 LOGISTIC = LogisticRegression(max_iter=1000)
 

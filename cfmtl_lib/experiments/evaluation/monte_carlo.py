@@ -29,10 +29,11 @@ from cfmtl_lib.datasets.simulation_features import (
 )
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
-from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
+from cfmtl_lib.policy.rewards import SCENARIOS, stratum_rewards
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.provenance import RunRecord, save_results
-from cfmtl_lib.strata import COUPON_BUYER, SCENARIOS, STRATA, observe, stratum_rewards
+from cfmtl_lib.strata import COUPON_BUYER, STRATA, draw_strata, observe
 from cfmtl_lib.value.estimates import Estimate, policy_value, policy_value_difference
 from cfmtl_lib.value.finite_sample import reward_lower_bound
 from cfmtl_lib.value.scores import unit_scores
@@ -375,8 +376,7 @@ def _one_replication(
 def _stacked_log(n: int, rng: np.random.Generator) -> IncentiveLog:
     """Many logs one below the other, with the number of the point as the one feature."""
     point = rng.integers(0, len(POINTS), n)
-    cumulated = strata_probabilities().cumsum(axis=1)[:, : len(STRATA) - 1]
-    stratum = (rng.random(n)[:, None] > cumulated[point]).sum(axis=1).astype(np.int8)
+    stratum = draw_strata(strata_probabilities()[point], rng)
     treated = (rng.random(n) < propensities()[point]).astype(np.int8)
     collected, converted = observe(stratum, treated)
     return IncentiveLog(point[:, None].astype(float), treated, collected, converted)
@@ -400,13 +400,11 @@ def _nuisances(
         mean = (total + 0.5 * (count == 0)) / np.maximum(count, 1)
         return mean[cell, fold]
 
-    treated, untreated, everyone = log.t == 1, log.t == 0, np.ones(len(log), dtype=bool)
-    return LogNuisances(
-        propensity=(
-            propensities()[point] if propensity == "known" else frequency(log.t, everyone, propensity)
-        ),
-        converted_treated=frequency(log.y, treated, outcome),
-        converted_untreated=frequency(log.y, untreated, outcome),
-        collected_treated=frequency(log.c, treated, outcome),
-        collected_and_converted_treated=frequency(log.c * log.y, treated, outcome),
+    everyone = np.ones(len(log), dtype=bool)
+    means = {
+        name: frequency(moment.observed(log), log.t == moment.arm, outcome)
+        for name, moment in MOMENTS.items()
+    }
+    return LogNuisances.of(
+        propensities()[point] if propensity == "known" else frequency(log.t, everyone, propensity), means
     )

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.nuisances.moments import MOMENTS
 from cfmtl_lib.nuisances.pair_classifier import PairClassifier
 
 FACTORS = FitConfig(
@@ -67,16 +68,11 @@ def factorised_means(
     log: IncentiveLog, x: NDArray[np.int64], *, seed: int = 0, device: str = "auto"
 ) -> dict[str, NDArray[np.float64]]:
     """The four conditional means at pairs x by :func:`factorization` on the rows of their arm."""
-    treated, untreated = np.flatnonzero(log.t == 1), np.flatnonzero(log.t == 0)
-    targets = {
-        "converted_treated": (log.y, treated),
-        "converted_untreated": (log.y, untreated),
-        "collected_treated": (log.c, treated),
-        "collected_and_converted_treated": (log.c * log.y, treated),
-    }
     return {
-        name: factorization(log, target, rows, seed=seed, device=device).predict_proba(x)[:, 1]
-        for name, (target, rows) in targets.items()
+        name: factorization(
+            log, moment.observed(log), np.flatnonzero(log.t == moment.arm), seed=seed, device=device
+        ).predict_proba(x)[:, 1]
+        for name, moment in MOMENTS.items()
     }
 
 

@@ -27,10 +27,10 @@ from cfmtl_lib.models.pair_networks import predict_probability
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.policy.allocation import allocate
-from cfmtl_lib.policy.rewards import count_outcomes
+from cfmtl_lib.policy.rewards import SCENARIOS, count_outcomes
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.fit_cache import FitCache
-from cfmtl_lib.strata import COUPON_TAKER, SCENARIOS, observe
+from cfmtl_lib.strata import COUPON_TAKER, observe
 from cfmtl_lib.value.confounding import confounding_bound
 from cfmtl_lib.value.diagnostics import check_implications, negative_control, overlap, propensity_calibration
 from cfmtl_lib.value.estimates import policy_value

@@ -16,8 +16,8 @@ from cfmtl_lib.experiments.methods import METHODS, Estimator
 from cfmtl_lib.experiments.paper.tables import checked_counts
 from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.strata import SCENARIOS
 
 AS_IN_THE_PAPER = "paper"
 

@@ -11,9 +11,9 @@ from cfmtl_lib.experiments.methods import ABLATIONS, fit_methods
 from cfmtl_lib.experiments.paper.tables import COUNTS, KEY, checked_counts
 from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, positive, run_studies
 from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.threads import side_by_side
-from cfmtl_lib.strata import SCENARIOS
 
 
 def initialisations(

@@ -39,17 +39,10 @@ from cfmtl_lib.models.training import derive_generator, fit_probability, new_net
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.policy.rewards import SCENARIOS, stratum_rewards
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
-from cfmtl_lib.strata import (
-    ALWAYS_BUYER,
-    COUPON_BUYER,
-    NEVER_BUYER,
-    NEVER_TAKER,
-    POTENTIAL_OUTCOMES,
-    SCENARIOS,
-    stratum_rewards,
-)
+from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, NEVER_BUYER, NEVER_TAKER, POTENTIAL_OUTCOMES
 
 FIT_VARIANTS: dict[str, FitConfig] = {
     "as published": PAPER.nuisance,

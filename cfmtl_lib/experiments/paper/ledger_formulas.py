@@ -32,7 +32,7 @@ def prose_cash_reward(strata_probability: ArrayLike, cost: float) -> NDArray[np.
     """Cash reward by the formula of the text: p_0101 - c (p_0101 + p_0111).
 
     It charges coupon buyers and lets coupon takers go free; the paper's Table 1, the authors' code and the
-    printed rows do the reverse (:func:`~cfmtl_lib.strata.stratum_rewards`).
+    printed rows do the reverse (:func:`~cfmtl_lib.policy.rewards.stratum_rewards`).
 
     Examples
     --------

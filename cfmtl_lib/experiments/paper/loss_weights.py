@@ -19,15 +19,17 @@ from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
+from cfmtl_lib.estimators.likelihood import observed_cell_probability
 from cfmtl_lib.experiments.methods import fit_joint, fit_two_stage
 from cfmtl_lib.experiments.paper.tables import COUNTS, KEY, checked_counts
 from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.losses import CellWeights
 from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.fit_cache import FitCache
-from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, SCENARIOS
+from cfmtl_lib.strata import CELLS
 
 HELD_OUT_SHARE = 0.2
 
@@ -58,7 +60,7 @@ def candidates(log: IncentiveLog) -> dict[str, CellWeights]:
     return FIXED_CANDIDATES | {"rare cells": CellWeights(*(rarity / rarity.mean()).round(3).tolist())}
 
 
-def cell_log_likelihood(model: CFMTL, log: IncentiveLog) -> tuple[float, float]:
+def held_out_log_likelihood(model: CFMTL, log: IncentiveLog) -> tuple[float, float]:
     """Mean log-likelihood a row of the observed cells, and of the cells given the arm.
 
     The first, log P(T, C, Y | x), uses the fitted propensity without its floor. Natural logarithm;
@@ -75,8 +77,7 @@ def cell_log_likelihood(model: CFMTL, log: IncentiveLog) -> tuple[float, float]:
     -------
     joint, given_arm : float
     """
-    row = np.arange(len(log))
-    given_arm = (model.predict_strata(log.x) @ CELL_MEMBERSHIP.T)[row, log.cell]
+    given_arm = observed_cell_probability(model.predict_strata(log.x), log)
     g = model.predict_propensity(log.x)
     arm = np.where(log.t == 1, g, 1 - g)
     return (
@@ -120,7 +121,7 @@ def choose(study: Study, *, device: str, cache: FitCache) -> list[dict[str, Any]
             name: kind(weights=weights, device=device, seed=study.seed) for name, weights in named.items()
         }
         _fit(models, part, cache)
-        found = {name: cell_log_likelihood(model, judged_on) for name, model in models.items()}
+        found = {name: held_out_log_likelihood(model, judged_on) for name, model in models.items()}
         best = max(found, key=lambda name: found[name][0])
         rows += [
             {"method": method, "weights": name}

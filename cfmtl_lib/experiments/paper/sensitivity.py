@@ -15,8 +15,9 @@ from cfmtl_lib.experiments.methods import METHODS, NET_METHODS, Estimator
 from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4, YARDSTICKS, yardstick
 from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.policy.allocation import allocate, treatable
+from cfmtl_lib.policy.rewards import SCENARIOS, stratum_rewards
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.strata import SCENARIOS, STRATA, stratum_rewards
+from cfmtl_lib.strata import STRATA
 
 BUDGETS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 COSTS = tuple(round(0.1 * step, 1) for step in range(11))

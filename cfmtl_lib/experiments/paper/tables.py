@@ -15,9 +15,9 @@ from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS
 from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.policy.allocation import allocate, treatable
-from cfmtl_lib.policy.rewards import count_outcomes, expected_reward
+from cfmtl_lib.policy.rewards import SCENARIOS, count_outcomes, expected_reward, stratum_rewards
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.strata import SCENARIOS, STRATA, stratum_rewards
+from cfmtl_lib.strata import STRATA
 
 YARDSTICKS = ("Oracle", "Random")
 """Rows that nothing is fitted for: a policy that knows every stratum, and one that draws pairs by lot."""
