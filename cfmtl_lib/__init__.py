@@ -41,6 +41,7 @@ from cfmtl_lib.errors import (
     StudyError,
     UnknownNameError,
 )
+from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
 from cfmtl_lib.estimators.baselines import DR, IPS, OR, DRNet, IPSNet, Naive, ORNet
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
@@ -116,6 +117,7 @@ __all__ = [
     "InputSchema",
     "LabelledPairs",
     "LogError",
+    "LogEstimator",
     "LogNuisances",
     "ModelFileError",
     "Naive",
@@ -129,6 +131,7 @@ __all__ = [
     "Ratings",
     "RatingsError",
     "ResultsError",
+    "StrataEstimator",
     "Study",
     "StudyError",
     "UnitScores",

@@ -1,10 +1,10 @@
-"""What fitted models are made of, as arrays and as JSON, and back."""
+"""Fitted models as arrays and JSON, and back: one encoding for all that models are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any
 from zipfile import ZIP_DEFLATED
 
@@ -13,18 +13,11 @@ import skops.io
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from torch import nn
 
-from cfmtl_lib.errors import ModelFileError
-from cfmtl_lib.estimators.baselines import MomentEstimator
-from cfmtl_lib.estimators.cfmtl import CFMTL
-from cfmtl_lib.estimators.cfmtl_features import FeatureCells
-from cfmtl_lib.models.config import History
-from cfmtl_lib.models.feature_networks import FeatureNetwork, FeatureScaler
-from cfmtl_lib.models.losses import CellNetwork
-from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, PairNetwork
-from cfmtl_lib.nuisances.feature_nuisances import FittedMean
-from cfmtl_lib.nuisances.pair_classifier import PairClassifier
+from cfmtl_lib.errors import InputError, ModelFileError
+from cfmtl_lib.estimators.base import LogEstimator
+from cfmtl_lib.logs.schema import InputSchema
+from cfmtl_lib.runtime.registry import ESTIMATORS, STORABLE, Part, key_of
 
 TRUSTED = (
     "functools.partial",
@@ -36,72 +29,167 @@ TRUSTED = (
 """Types of scikit-learn's own learners that skops does not trust by itself. A partial is trusted as a
 container: what it calls is looked at as well."""
 
-Arrays = dict[str, NDArray]
+FROM_SCHEMA = ("schema_", "n_features_in_", "feature_names_in_")
+"""Fitted attributes that the schema of x implies."""
 
 
-class ArrayStore:
-    """Named arrays on their way into a file or out of it.
+class Encoder:
+    """Turns values into what JSON can hold, and collects their arrays by name.
 
-    Parameters
+    Attributes
     ----------
     arrays : dict of str to ndarray
     """
 
-    def __init__(self, arrays: Arrays | None = None) -> None:
-        self.arrays: Arrays = {} if arrays is None else arrays
+    def __init__(self) -> None:
+        self.arrays: dict[str, NDArray] = {}
 
-    def put(self, name: str, module: nn.Module) -> None:
-        """Keep the parameters of a network."""
-        for key, value in module.state_dict().items():
-            self.arrays[f"{name}/{key}"] = value.detach().cpu().numpy()
-
-    def fill(self, name: str, module: nn.Module) -> None:
-        """Set the parameters of a network to those kept.
+    def estimator(self, model: LogEstimator, name: str = "") -> dict[str, Any]:
+        """Encode a fitted estimator: class, parameters, schema of x, and the attributes that end in _.
 
         Raises
         ------
         ModelFileError
-            If one is missing or has another shape.
+            If it holds something that cannot be made again without running code from the file.
         """
-        state = {}
-        for key, value in module.state_dict().items():
-            stored = self.take(f"{name}/{key}")
-            if stored.shape != tuple(value.shape):
-                raise ModelFileError(
-                    f"{name}/{key}", expected=f"shape {tuple(value.shape)}", found=f"{stored.shape}"
-                )
-            state[key] = torch.tensor(stored, dtype=value.dtype, device=value.device)
-        module.load_state_dict(state)
+        learnt = {
+            key: value
+            for key, value in vars(model).items()
+            if key.endswith("_") and key not in (*FROM_SCHEMA, *model.not_saved)
+        }
+        path = f"{name}/" if name else ""
+        return {
+            "class": key_of(type(model)),
+            "parameters": {
+                key: self.value(v, f"{path}parameter/{key}")
+                for key, v in model.get_params(deep=False).items()
+            },
+            "schema": model.schema_.to_dict(),
+            "learnt": {key: self.value(v, f"{path}{key}") for key, v in learnt.items()},
+        }
 
-    def take(self, name: str) -> NDArray:
-        """One array."""
+    def value(self, value: Any, name: str) -> Any:
+        """Encode one value; ``name`` says where it lies, in errors and as the name of its array."""
+        kind = type(value)
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, float) and not math.isfinite(value):  # which JSON does not have
+            return {"kind": "float", "value": str(value)}
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, torch.device):
+            return str(value)
+        if isinstance(value, tuple | list):
+            items = [self.value(item, f"{name}/{k}") for k, item in enumerate(value)]
+            return {"kind": "tuple" if isinstance(value, tuple) else "list", "items": items}
+        if isinstance(value, Mapping):
+            return {"kind": "dict", "items": {str(k): self.value(v, f"{name}/{k}") for k, v in value.items()}}
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind not in "biuf":
+                raise ModelFileError(name, expected="an array of numbers", found=f"dtype {value.dtype}")
+            self.arrays[name] = value
+            return {"kind": "array", "name": name}
+        if STORABLE.get(key_of(kind)) is kind:
+            parts = value.to_parts() if isinstance(value, Part) else _fields(value)
+            encoded = {key: self.value(v, f"{name}/{key}") for key, v in parts.items()}
+            return {"kind": "part", "class": key_of(kind), "parts": encoded}
+        if isinstance(value, LogEstimator):
+            return {"kind": "estimator", "estimator": self.estimator(value, name)}
+        if isinstance(value, BaseEstimator):
+            written = skops.io.dumps(value, compression=ZIP_DEFLATED)
+            _refuse_untrusted(written, kind.__name__)
+            self.arrays[name] = np.frombuffer(written, dtype=np.uint8)
+            return {"kind": "learner", "name": name}
+        raise ModelFileError(
+            name,
+            expected="numbers, text, arrays, learners of scikit-learn, or parts marked by @storable",
+            found=kind.__name__,
+            advice="Mark its class by cfmtl_lib.runtime.registry.storable, or name it in not_saved.",
+        )
+
+
+class Decoder:
+    """Makes values again from what :class:`Encoder` gave.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+    device : torch.device
+        Where networks go.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray], device: torch.device) -> None:
+        self.arrays, self.device = arrays, device
+
+    def estimator(self, stored: Mapping[str, Any], **parameters: Any) -> LogEstimator:
+        """Make an estimator again, some of its parameters replaced.
+
+        Raises
+        ------
+        ModelFileError
+            If its class is unknown, or a part is missing or of another shape.
+        """
+        kind = _known(ESTIMATORS, stored["class"])
+        given = {key: self.value(v) for key, v in stored["parameters"].items()}
+        model = kind(**{**given, **parameters})
+        model.remember_schema(InputSchema.from_dict(stored["schema"]))
+        for key, value in stored["learnt"].items():
+            setattr(model, key, self.value(value))
+        return model
+
+    def value(self, stored: Any) -> Any:
+        """Make one value again."""
+        if not isinstance(stored, Mapping):
+            return stored
+        kind = stored["kind"]
+        if kind in ("tuple", "list"):
+            items = [self.value(item) for item in stored["items"]]
+            return tuple(items) if kind == "tuple" else items
+        if kind == "dict":
+            return {key: self.value(v) for key, v in stored["items"].items()}
+        if kind == "float":
+            return float(stored["value"])
+        if kind == "array":
+            return self._array(stored["name"])
+        if kind == "part":
+            made = _known(STORABLE, stored["class"])
+            parts = {key: self.value(v) for key, v in stored["parts"].items()}
+            try:
+                return made.from_parts(parts, self.device) if issubclass(made, Part) else made(**parts)
+            except (InputError, TypeError) as error:
+                raise ModelFileError(
+                    stored["class"],
+                    expected="the parts of this class",
+                    found=str(error),
+                    advice="It was written by another version of the library: use that one.",
+                ) from error
+        if kind == "estimator":
+            return self.estimator(stored["estimator"])
+        if kind == "learner":
+            written = self._array(stored["name"]).tobytes()
+            _refuse_untrusted(written, stored["name"])
+            return skops.io.loads(written, trusted=list(TRUSTED))
+        raise ModelFileError("file", expected="a known kind of value", found=repr(kind))
+
+    def _array(self, name: str) -> NDArray:
         if name not in self.arrays:
             raise ModelFileError("file", expected=f"the array {name!r}", found="none")
         return self.arrays[name]
 
-    def put_learner(self, name: str, learner: BaseEstimator) -> None:
-        """Keep a scikit-learn learner, fitted or not, as skops writes it.
 
-        Raises
-        ------
-        ModelFileError
-            If it is of a type that :func:`take_learner` would refuse.
-        """
-        written = skops.io.dumps(learner, compression=ZIP_DEFLATED)
-        _refuse_untrusted(written, type(learner).__name__)
-        self.arrays[name] = np.frombuffer(written, dtype=np.uint8)
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
-    def take_learner(self, name: str) -> BaseEstimator:
-        """A learner as :meth:`put_learner` kept it.
 
-        Raises
-        ------
-        ModelFileError
-            If the file asks for a type beyond those that skops trusts and :data:`TRUSTED`.
-        """
-        written = self.take(name).tobytes()
-        _refuse_untrusted(written, name)
-        return skops.io.loads(written, trusted=list(TRUSTED))
+def _known(registry: Mapping[str, type], key: str) -> Any:
+    if key not in registry:
+        raise ModelFileError(
+            f"class {key}",
+            expected="a class of this library, or one whose module is imported",
+            found="no such class",
+            advice="Import the module that defines it, then load the model.",
+        )
+    return registry[key]
 
 
 def _refuse_untrusted(written: bytes, subject: str) -> None:
@@ -113,107 +201,3 @@ def _refuse_untrusted(written: bytes, subject: str) -> None:
             found=", ".join(strange),
             advice="Other types could run code when they are loaded.",
         )
-
-
-def describe(model: CFMTL | MomentEstimator, store: ArrayStore) -> dict[str, Any]:
-    """What a fitted model learnt: arrays into the store, the rest as JSON can hold it."""
-    if isinstance(model, MomentEstimator):
-        return {"moments": {name: _describe_moment(name, m, store) for name, m in model.moments_.items()}}
-    histories = {name: asdict(history) for name, history in model.histories_.items()}
-    network = model.network_
-    if isinstance(network, CellNetwork):
-        pair = {
-            part: _describe_pairs(part, network.pair_network(part), store)
-            for part in ("strata", "propensity")
-        }
-        return {"pairs": pair, "histories": histories}
-    scaler = network.scaler
-    for name in ("knots", "scores", "flagged"):
-        store.arrays[f"scaler/{name}"] = getattr(scaler, name)
-    for k, cells in enumerate(network.networks):
-        for part in ("strata", "propensity"):
-            store.put(f"{part} {k}", getattr(cells, part))
-    columns = {"numbers": scaler.numbers, "codes": scaler.codes, "levels": scaler.levels}
-    return {"features": columns | {"n_networks": len(network.networks)}, "histories": histories}
-
-
-def restore(
-    model: CFMTL | MomentEstimator, learnt: Mapping[str, Any], store: ArrayStore, device: torch.device
-) -> None:
-    """Give an unfitted model what :func:`describe` took from a fitted one."""
-    if isinstance(model, MomentEstimator):
-        model.moments_ = {
-            name: _moment(name, stored, store, device) for name, stored in learnt["moments"].items()
-        }
-        return
-    model.histories_ = {name: History(**stored) for name, stored in learnt["histories"].items()}
-
-    def cells(make: Callable[[str], Any]) -> CellNetwork:
-        return CellNetwork(
-            make("strata"),
-            make("propensity"),
-            weights=model.weights,
-            propensity_floor=model.propensity_floor,
-            propensity_weight=model.propensity_weight,
-        )
-
-    if "pairs" in learnt:
-        model.network_ = cells(lambda part: _pairs(part, learnt["pairs"][part], store, device))
-        return
-    stored = learnt["features"]
-    columns = {name: tuple(int(k) for k in stored[name]) for name in ("numbers", "codes", "levels")}
-    scaler = FeatureScaler(
-        **columns,
-        knots=store.take("scaler/knots"),
-        scores=store.take("scaler/scores"),
-        flagged=store.take("scaler/flagged"),
-    )
-
-    def network(k: int, part: str) -> FeatureNetwork:
-        made = FeatureNetwork(
-            scaler.n_numbers,
-            scaler.levels,
-            5 if part == "strata" else 1,
-            config=model.feature_config,
-            generator=torch.Generator(device=device),
-        )
-        store.fill(f"{part} {k}", made)
-        return made
-
-    numbered = [partial(network, k) for k in range(int(stored["n_networks"]))]
-    model.network_ = FeatureCells(scaler, [cells(make) for make in numbered])
-
-
-def _describe_moment(name: str, moment: PairNetwork | FittedMean, store: ArrayStore) -> dict[str, Any]:
-    if isinstance(moment, FittedMean):
-        if moment.learner is None:
-            return {"kind": "constant", "value": moment.constant}
-        if not isinstance(moment.learner, PairClassifier):
-            store.put_learner(name, moment.learner)
-            return {"kind": "learner"}
-        return _describe_pairs(name, moment.learner.network_, store)
-    return _describe_pairs(name, moment, store)
-
-
-def _moment(name: str, stored: Mapping[str, Any], store: ArrayStore, device: torch.device) -> Any:
-    if stored["kind"] == "constant":
-        return FittedMean(None, float(stored["value"]))
-    if stored["kind"] == "learner":
-        return FittedMean(store.take_learner(name))
-    return _pairs(name, stored, store, device)
-
-
-def _describe_pairs(name: str, network: PairNetwork, store: ArrayStore) -> dict[str, Any]:
-    store.put(name, network)
-    sizes = {"n_users": network.n_users, "n_items": network.n_items, "embedding_k": network.embedding_k}
-    if isinstance(network, AdditiveNetwork):
-        return {"kind": "additive", **sizes, "n_outputs": len(network.bias)}
-    return {"kind": "factorization", **sizes}
-
-
-def _pairs(name: str, stored: Mapping[str, Any], store: ArrayStore, device: torch.device) -> Any:
-    kinds = {"additive": AdditiveNetwork, "factorization": FactorizationNetwork}
-    sizes = {key: int(value) for key, value in stored.items() if key != "kind"}
-    network = kinds[stored["kind"]](**sizes, generator=torch.Generator(device=device))
-    store.fill(name, network)
-    return network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.logs.validation import outcome_columns
 from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 
 
 def log_of(x: IncentiveLog | ParquetLog | Rows, y: ArrayLike | None = None) -> IncentiveLog | ParquetLog:
@@ -30,6 +31,9 @@ def log_of(x: IncentiveLog | ParquetLog | Rows, y: ArrayLike | None = None) -> I
 
 class LogEstimator(BaseEstimator):
     """Base of the estimators: fitted to a log, asked at x.
+
+    A subclass is registered by being defined, ``class Mine(LogEstimator, method="Mine")``. It can then be
+    fitted by that name, compared, saved and loaded. What it learns is kept in attributes that end in _.
 
     ``fit`` takes an :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog`, or x and y as scikit-learn passes
     them, y with the
@@ -47,12 +51,27 @@ class LogEstimator(BaseEstimator):
 
     schema_: InputSchema
 
+    method: ClassVar[str] = ""
+    """Name in tables of methods; classes without one are not found by name."""
+
+    not_saved: ClassVar[tuple[str, ...]] = ()
+    """Fitted attributes that a saved model leaves out."""
+
+    def __init_subclass__(cls, method: str = "", **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.method = method
+        ESTIMATORS[key_of(cls)] = cls
+
     def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
         """Take what x has to be from the log that is fitted."""
-        self.schema_ = InputSchema.of(log)
-        self.n_features_in_ = self.schema_.n_features
-        if log.encoder is not None:
-            self.feature_names_in_ = np.array(log.encoder.names, dtype=object)
+        self.remember_schema(InputSchema.of(log))
+
+    def remember_schema(self, schema: InputSchema) -> None:
+        """Set what x has to be."""
+        self.schema_ = schema
+        self.n_features_in_ = schema.n_features
+        if schema.encoder is not None:
+            self.feature_names_in_ = np.array(schema.encoder.names, dtype=object)
 
     def predict_reward(
         self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost

@@ -8,7 +8,7 @@ moments and predict each row's expected reward. Moments and families:
 
 from __future__ import annotations
 
-from typing import ClassVar, Self, TypeAlias
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,14 +22,11 @@ from cfmtl_lib.logs.encoding import Rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig
-from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
-from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances, FittedMean
+from cfmtl_lib.nuisances.choice import FittedMoment, Nuisances, nuisances_of
 from cfmtl_lib.nuisances.moments import MOMENTS
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.policy.rewards import SCENARIOS, check_costs, payment_of, reward_of_means
 from cfmtl_lib.protocol import PAPER
-
-Moment: TypeAlias = AdditiveNetwork | FittedMean
 
 
 class MomentEstimator(LogEstimator):
@@ -70,6 +67,7 @@ class MomentEstimator(LogEstimator):
         See :class:`~cfmtl_lib.estimators.base.LogEstimator`.
     """
 
+    not_saved = ("nuisances_",)
     family: ClassVar[str] = "OR"
     uses: ClassVar[tuple[str, ...]] = ("converted_treated", "converted_untreated")
 
@@ -132,30 +130,16 @@ class MomentEstimator(LogEstimator):
         self.moments_ = self._fit_moments(self.nuisances_)
         return self
 
-    def _own_nuisances(self, log: IncentiveLog | ParquetLog) -> PairNuisances | FeatureNuisances:
-        if log.is_pairs and self.outcome is None:
-            return PairNuisances(
-                log,
-                config=self.config,
-                propensity_clip=self.propensity_clip,
-                device=self.device,
-                seed=self.seed,
-                progress=self.progress,
-            )
-        if isinstance(log, ParquetLog):
-            raise InputError(
-                "outcome",
-                expected="none with a log in files, which trains the paper's networks",
-                found=repr(self.outcome),
-                advice="Load the log into memory for a learner of scikit-learn.",
-            )
-        return FeatureNuisances(
+    def _own_nuisances(self, log: IncentiveLog | ParquetLog) -> Nuisances:
+        return nuisances_of(
             log,
+            config=self.config,
             outcome=self.outcome,
             propensity=self.propensity,
             pseudo_outcome=self.pseudo_outcome,
             propensity_clip=self.propensity_clip,
             folds=self.folds,
+            device=self.device,
             seed=self.seed,
             progress=self.progress,
         )
@@ -176,24 +160,21 @@ class MomentEstimator(LogEstimator):
             )
         return nuisances
 
-    def _fit_moments(self, nuisances: PairNuisances | FeatureNuisances) -> dict[str, Moment]:
+    def _fit_moments(self, nuisances: Nuisances) -> dict[str, FittedMoment]:
         return {name: nuisances.moment(self.family, name) for name in self.uses}
 
     def predict_moment(self, x: IncentiveLog | Rows, name: str) -> NDArray[np.float64]:
         """One fitted moment at x, shape (n,)."""
         check_is_fitted(self, "moments_")
         moment = self.moments_[check_choice("moment", name, self.moments_)]
-        matrix = self.schema_.matrix(x)
-        if isinstance(moment, FittedMean):
-            return moment.predict(matrix)
-        return predict_probability(moment, matrix)
+        return moment.predict(self.schema_.matrix(x))
 
     def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:
         """Of conversions alone: the method says nothing on collecting."""
         return outcome_log_likelihood(log, *(self.predict_moment(log, name) for name in self.uses[:2]))
 
 
-class Naive(MomentEstimator):
+class Naive(MomentEstimator, method="Naive"):
     r"""Rank by response, :math:`\mu_1(x) - c`: who converts when treated, whatever they would do untreated.
 
     Estimates :math:`\mu_1` by regression on the treated rows. Ignores the scenario. Identifies no stratum.
@@ -210,7 +191,7 @@ class Naive(MomentEstimator):
         return response - check_costs(cost, len(response))
 
 
-class OR(MomentEstimator):
+class OR(MomentEstimator, method="OR"):
     r"""Rank by net effect, :math:`(1+c)(\mu_1 - \mu_0) - c`, both means by outcome regression (a T-learner).
 
     The cost is charged as if all who do not convert because of the incentive were always buyers, in
@@ -231,19 +212,19 @@ class OR(MomentEstimator):
         return (1 + costs) * cate - costs
 
 
-class IPS(OR):
+class IPS(OR, method="IPS"):
     """As :class:`OR`, both means fitted to inverse-propensity weighted outcomes."""
 
     family = "IPS"
 
 
-class DR(OR):
+class DR(OR, method="DR"):
     """As :class:`OR`, both means fitted to doubly robust (AIPW) pseudo-outcomes."""
 
     family = "DR"
 
 
-class ORNet(OR):
+class ORNet(OR, method="OR-net"):
     r"""Uplift whose cost is paid on take-up: :math:`(1+c)(\mu_1 - \mu_0) - c\,w`, by outcome regression.
 
     What is paid for is observed under treatment: in the coupon scenario a used coupon,
@@ -267,13 +248,13 @@ class ORNet(OR):
         )
 
 
-class IPSNet(ORNet):
+class IPSNet(ORNet, method="IPS-net"):
     """As :class:`ORNet`, moments fitted to inverse-propensity weighted outcomes."""
 
     family = "IPS"
 
 
-class DRNet(ORNet):
+class DRNet(ORNet, method="DR-net"):
     """As :class:`ORNet`, moments fitted to doubly robust (AIPW) pseudo-outcomes."""
 
     family = "DR"

@@ -7,36 +7,33 @@ binary cross-entropy a cell, each over all rows: the entire space, not one arm.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.estimators import feature_cells, pair_cells  # noqa: F401  # backends enter by being defined
 from cfmtl_lib.estimators.base import StrataEstimator, log_of
-from cfmtl_lib.estimators.cfmtl_features import FeatureCells, fit_feature_cells
+from cfmtl_lib.estimators.cell_backend import CellTask, FirstStage, FittedCells, backend_for
 from cfmtl_lib.logs.encoding import Rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig, History
-from cfmtl_lib.models.feature_networks import FEATURES, FeatureConfig
-from cfmtl_lib.models.losses import CellNetwork, CellWeights
-from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
-from cfmtl_lib.models.training import derive_generator, minimise, new_network
-from cfmtl_lib.nuisances.pair_nuisances import training_columns
+from cfmtl_lib.models.feature_networks import FeatureConfig
+from cfmtl_lib.models.losses import CellWeights
 from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
-from cfmtl_lib.strata import STRATA
 
 
-class CFMTL(StrataEstimator):
+class CFMTL(StrataEstimator, method="CF-MTL"):
     r"""CF-MTL: propensity and strata trained together from the first step.
 
     On pairs as in the authors' code, their networks and their stopping rule. On features with small networks
-    of their own (:mod:`cfmtl_lib.models.feature_networks`), which the paper does not have.
+    of their own (:mod:`cfmtl_lib.models.feature_networks`), which the paper does not have. The log decides
+    which backend fits; see :mod:`cfmtl_lib.estimators.cell_backend`.
 
     With :math:`q_k` the probability of cell k and :math:`z_{kn} = 1` where row n lies in it, the loss is
 
@@ -45,10 +42,9 @@ class CFMTL(StrataEstimator):
 
     Parameters
     ----------
-    config : FitConfig
-        Of the networks of pairs.
-    feature_config : FeatureConfig
-        Of the networks of features, and of pairs with features.
+    config : FitConfig or FeatureConfig, optional
+        Of the networks: ``FitConfig`` for pairs, ``FeatureConfig`` for features and for pairs with
+        features. The published settings, or ``FeatureConfig()``, if left out.
     weights : CellWeights
         :math:`w_k`; a weight of 0 leaves a term out.
     propensity_weight : float
@@ -63,22 +59,21 @@ class CFMTL(StrataEstimator):
 
     Attributes
     ----------
-    network_ : CellNetwork or FeatureCells
-        Of pairs, or of features.
+    network_ : FittedCells
+        Predicts strata and propensity: a ``CellNetwork`` of pairs, or ``FeatureCells``.
     schema_, n_features_in_, feature_names_in_
         See :class:`~cfmtl_lib.estimators.base.LogEstimator`.
     histories_ : dict of str to History
         Training curve of each stage.
     """
 
-    network_: CellNetwork | FeatureCells
+    network_: FittedCells
     histories_: dict[str, History]
 
     def __init__(
         self,
         *,
-        config: FitConfig = PAPER.joint,
-        feature_config: FeatureConfig = FEATURES,
+        config: FitConfig | FeatureConfig | None = None,
         weights: CellWeights = PAPER.joint_weights,
         propensity_weight: float = PAPER.propensity_weight,
         propensity_floor: float = PAPER.joint_propensity_floor,
@@ -87,7 +82,6 @@ class CFMTL(StrataEstimator):
         progress: bool = False,
     ) -> None:
         self.config = config
-        self.feature_config = feature_config
         self.weights = weights
         self.propensity_weight = propensity_weight
         self.propensity_floor = propensity_floor
@@ -114,54 +108,27 @@ class CFMTL(StrataEstimator):
         LogError
             If x and y make no log.
         InputError
-            If a weight is negative, all are 0, or the propensity floor lies outside [0, 1).
+            If a weight is negative, all are 0, the propensity floor lies outside [0, 1), or ``config`` is
+            for another kind of x.
         """
+        return self._fit(log_of(x, y))
+
+    def _fit(self, log: IncentiveLog | ParquetLog, first_stage: FirstStage | None = None) -> Self:
         self._check()
-        log = log_of(x, y)
-        device = resolve_device(self.device)
-        if log.is_pairs:
-            strata = self._additive(log, self.config, "strata", device, len(STRATA))
-            propensity = self._additive(log, self.config, "propensity", device)
-            return self._fit_cells(log, self._cells(strata, propensity), {}, device)
-        assert isinstance(log, IncentiveLog)  # logs in files are of pairs
-        return self._fit_features(log, device)
-
-    def _fit_features(self, log: IncentiveLog, device: torch.device, **stages: Any) -> Self:
+        self.network_, self.histories_ = backend_for(log, self.config).fit(log, self._task(), first_stage)
         self.remember_input(log)
-        self.network_, self.histories_ = fit_feature_cells(
-            log,
-            config=self.feature_config,
-            seed=self.seed,
-            device=device,
-            name=type(self).__name__,
-            progress=self.progress,
-            weights=self.weights,
-            propensity_floor=self.propensity_floor,
-            propensity_weight=self.propensity_weight,
-            **stages,
-        )
         return self
 
-    def _fit_cells(
-        self,
-        log: IncentiveLog | ParquetLog,
-        network: CellNetwork,
-        earlier: dict[str, History],
-        device: torch.device,
-    ) -> Self:
-        last = minimise(
-            network,
-            network.loss,
-            training_columns(log, lambda rows: rows.cell, device, torch.int8),
-            self.config,
-            generator=derive_generator(self.seed, f"{type(self).__name__} batches", device),
-            label=f"{type(self).__name__} cells",
-            progress=self.progress,
+    def _task(self) -> CellTask:
+        return CellTask(
+            type(self).__name__,
+            self.weights,
+            self.propensity_weight,
+            self.propensity_floor,
+            resolve_device(self.device),
+            self.seed,
+            self.progress,
         )
-        self.remember_input(log)
-        self.histories_ = {**earlier, "cells": last}
-        self.network_ = network
-        return self
 
     def _check(self) -> None:
         weights = self.weights.in_cell_order()
@@ -176,46 +143,15 @@ class CFMTL(StrataEstimator):
                 "propensity_weight", expected="a number >= 0", found=repr(self.propensity_weight)
             )
 
-    def _additive(
-        self,
-        log: IncentiveLog | ParquetLog,
-        config: FitConfig,
-        purpose: str,
-        device: torch.device,
-        n_outputs: int = 1,
-    ) -> AdditiveNetwork:
-        return new_network(
-            AdditiveNetwork,
-            log.pair_space,
-            config,
-            generator=derive_generator(self.seed, f"{type(self).__name__} {purpose}", device),
-            n_outputs=n_outputs,
-        )
-
-    def _cells(self, strata: AdditiveNetwork, propensity: AdditiveNetwork) -> CellNetwork:
-        """The network before the cell losses are minimised."""
-        return CellNetwork(
-            strata=strata,
-            propensity=propensity,
-            weights=self.weights,
-            propensity_floor=self.propensity_floor,
-            propensity_weight=self.propensity_weight,
-        )
-
     def predict_strata(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
-        """Strata probabilities at x: shape (n, 5), float64, in [0, 1], rows sum to 1."""
-        return self._predict("strata", x)
+        """Predict strata probabilities at x: shape (n, 5), float64, in [0, 1], rows sum to 1."""
+        check_is_fitted(self, "network_")
+        return self.network_.predict("strata", self.schema_.matrix(x))
 
     def predict_propensity(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
-        """Propensity at x before the floor, shape (n,)."""
-        return self._predict("propensity", x)
-
-    def _predict(self, part: str, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+        """Predict the propensity at x before the floor, shape (n,)."""
         check_is_fitted(self, "network_")
-        matrix = self.schema_.matrix(x)
-        if isinstance(self.network_, FeatureCells):
-            return self.network_.predict(part, matrix)
-        return predict_probability(self.network_.pair_network(part), matrix)
+        return self.network_.predict("propensity", self.schema_.matrix(x))
 
     def predict_reward(
         self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost

@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
 from typing import Self
 
 from numpy.typing import ArrayLike
-from torch import nn
 
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.estimators.base import log_of
+from cfmtl_lib.estimators.cell_backend import FirstStage, backend_for
 from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.pair_cells import PairCells, Pretrained
 from cfmtl_lib.logs.encoding import Rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
-from cfmtl_lib.models.config import FitConfig, History
-from cfmtl_lib.models.feature_networks import FEATURES, FeatureConfig
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.feature_networks import FeatureConfig
 from cfmtl_lib.models.losses import CellWeights
-from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
-from cfmtl_lib.models.training import derive_generator, fit_probability, new_network, parametrised
-from cfmtl_lib.nuisances.pair_nuisances import training_columns
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.runtime.devices import resolve_device
-from cfmtl_lib.strata import STRATA
 
 
-@dataclass(frozen=True, eq=False)
-class Pretrained:
-    """First stage of CF-MTL-v1, made by :meth:`CFMTLv1.pretrain`.
-
-    Attributes
-    ----------
-    log : IncentiveLog or ParquetLog
-    settings : dict
-        Of the estimator that made it, as far as they matter here.
-    propensity : AdditiveNetwork
-        NCF of T.
-    outcome : FactorizationNetwork
-        MF of Y.
-    histories : dict of str to History
-    """
-
-    log: IncentiveLog | ParquetLog
-    settings: dict[str, object]
-    propensity: AdditiveNetwork
-    outcome: FactorizationNetwork
-    histories: dict[str, History]
-
-
-class CFMTLv1(CFMTL):
+class CFMTLv1(CFMTL, method="CF-MTL-v1"):
     """CF-MTL-v1, the reproduction report's change: pre-train, then fine-tune everything on the cells.
 
     Propensity NCF and outcome MF are fitted first, each by itself. A new strata head is put on the
@@ -59,7 +30,7 @@ class CFMTLv1(CFMTL):
 
     Parameters
     ----------
-    config, feature_config, weights, propensity_floor, device, seed, progress
+    config, weights, propensity_floor, device, seed, progress
         As in :class:`~cfmtl_lib.estimators.cfmtl.CFMTL`.
     pretraining_propensity, pretraining_outcome : FitConfig
         Of the two first fits on pairs; of those on features only the loss is taken.
@@ -70,8 +41,7 @@ class CFMTLv1(CFMTL):
     def __init__(
         self,
         *,
-        config: FitConfig = PAPER.joint,
-        feature_config: FeatureConfig = FEATURES,
+        config: FitConfig | FeatureConfig | None = None,
         weights: CellWeights = PAPER.two_stage_weights,
         propensity_floor: float = PAPER.joint_propensity_floor,
         pretraining_propensity: FitConfig = PAPER.pretraining_propensity,
@@ -83,7 +53,6 @@ class CFMTLv1(CFMTL):
     ) -> None:
         super().__init__(
             config=config,
-            feature_config=feature_config,
             weights=weights,
             propensity_weight=0.0,
             propensity_floor=propensity_floor,
@@ -94,21 +63,6 @@ class CFMTLv1(CFMTL):
         self.pretraining_propensity = pretraining_propensity
         self.pretraining_outcome = pretraining_outcome
         self.frozen = frozen
-
-    def _check(self) -> None:
-        super()._check()
-        if self.pretraining_outcome.embedding_k != self.config.embedding_k:
-            raise InputError(
-                "pretraining_outcome.embedding_k",
-                expected=f"config.embedding_k = {self.config.embedding_k}, as its embeddings are used on",
-                found=str(self.pretraining_outcome.embedding_k),
-            )
-        if self.frozen and self.config.parametrisation == "additive":
-            raise InputError(
-                "frozen",
-                expected="False with config.parametrisation='additive', which leaves no embeddings",
-                found="True",
-            )
 
     def fit(
         self,
@@ -137,14 +91,14 @@ class CFMTLv1(CFMTL):
             If x and y make no log.
         InputError
             As :meth:`cfmtl_lib.estimators.cfmtl.CFMTL.fit`; or if embeddings differ in length, or
-            ``pretrained`` belongs
-            to another log or other settings.
+            ``pretrained`` belongs to another log or other settings.
         """
         log = log_of(x, y)
         if pretrained is not None:
+            ours = self._pair_backend(log).first_stage_settings(self._task(), self._first_stage())
             for what, found, expected in (
                 ("of this log", pretrained.log is log, True),
-                ("with the settings of this estimator", pretrained.settings, self._pretraining_settings()),
+                ("with the settings of this estimator", pretrained.settings, ours),
             ):
                 if found != expected:
                     raise InputError(
@@ -153,30 +107,10 @@ class CFMTLv1(CFMTL):
                         found="another one",
                         advice="Call pretrain(log) of this estimator.",
                     )
-        self._check()
-        device = resolve_device(self.device)
-        if not log.is_pairs:
-            losses = {
-                "propensity": self.pretraining_propensity.loss,
-                "outcome": self.pretraining_outcome.loss,
-            }
-            assert isinstance(log, IncentiveLog)  # logs in files are of pairs
-            return self._fit_features(log, device, pretraining_losses=losses, frozen=self.frozen)
-        first = self.pretrain(log) if pretrained is None else pretrained
-        on_embeddings = replace(self.config, parametrisation="embeddings")
-        strata = self._additive(log, on_embeddings, "strata", device, len(STRATA))
-        # Trained on below, hence copies: others may start from the same first stage.
-        strata.user = nn.Parameter(first.outcome.user.detach().clone())
-        strata.item = nn.Parameter(first.outcome.item.detach().clone())
-        propensity = copy.deepcopy(first.propensity)
-        if self.frozen:
-            for fixed in (strata.user, strata.item, *propensity.parameters()):
-                fixed.requires_grad_(False)
-        network = self._cells(parametrised(strata, self.config), parametrised(propensity, self.config))
-        return self._fit_cells(log, network, first.histories, device)
+        return self._fit(log, self._first_stage(pretrained))
 
     def pretrain(self, log: IncentiveLog | ParquetLog) -> Pretrained:
-        """The first stage on pairs alone, for several second stages to start from.
+        """Fit the first stage on pairs alone, for several second stages to start from.
 
         Returns
         -------
@@ -188,33 +122,13 @@ class CFMTLv1(CFMTL):
             If the log holds features.
         """
         self._check()
-        device = resolve_device(self.device)
-        propensity = self._additive(log, self.pretraining_propensity, "propensity", device)
-        outcome = new_network(
-            FactorizationNetwork,
-            log.pair_space,
-            self.pretraining_outcome,
-            generator=derive_generator(self.seed, "CFMTLv1 outcome", device),
-        )
-        histories = {
-            stage: fit_probability(
-                fitted,
-                training_columns(log, target, device),
-                config,
-                generator=derive_generator(self.seed, f"CFMTLv1 {stage} batches", device),
-                label=f"CFMTLv1 {stage}",
-                progress=self.progress,
-            )
-            for stage, fitted, target, config in (
-                ("propensity", propensity, lambda rows: rows.t, self.pretraining_propensity),
-                ("outcome", outcome, lambda rows: rows.y, self.pretraining_outcome),
-            )
-        }
-        return Pretrained(log, self._pretraining_settings(), propensity, outcome, histories)
+        return self._pair_backend(log).pretrain(log, self._task(), self._first_stage())
 
-    def _pretraining_settings(self) -> dict[str, object]:
-        given = self.get_params(deep=False)
-        return {
-            "embeddings": (self.config.embedding_k, self.config.embedding_sd),
-            "device": str(resolve_device(self.device)),
-        } | {name: given[name] for name in ("seed", "pretraining_propensity", "pretraining_outcome")}
+    def _first_stage(self, done: Pretrained | None = None) -> FirstStage:
+        return FirstStage(self.pretraining_propensity, self.pretraining_outcome, self.frozen, done)
+
+    def _pair_backend(self, log: IncentiveLog | ParquetLog) -> PairCells:
+        backend = backend_for(log, self.config)
+        if not isinstance(backend, PairCells):
+            raise LogError("log", expected="user-item pairs", found=f"{backend.x_kind}")
+        return backend

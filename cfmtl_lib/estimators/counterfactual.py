@@ -9,13 +9,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.errors import check_choice
 from cfmtl_lib.estimators.base import StrataEstimator
-from cfmtl_lib.estimators.baselines import OR, Moment
+from cfmtl_lib.estimators.baselines import OR
 from cfmtl_lib.logs.encoding import Rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.config import FitConfig
-from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
+from cfmtl_lib.nuisances.choice import FittedMoment, Nuisances
 from cfmtl_lib.nuisances.moments import MOMENTS
-from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import strata_from_moments
@@ -23,7 +22,7 @@ from cfmtl_lib.strata import strata_from_moments
 CELL_FORMS = ("joint", "product")
 
 
-class CFOR(StrataEstimator, OR):
+class CFOR(StrataEstimator, OR, method="CF-OR"):
     r"""CF-OR: strata probabilities from the eight cell equations, by outcome regression.
 
     Parameters
@@ -64,7 +63,7 @@ class CFOR(StrataEstimator, OR):
         )
         self.cell_form = cell_form
 
-    def _fit_moments(self, nuisances: PairNuisances | FeatureNuisances) -> dict[str, Moment]:
+    def _fit_moments(self, nuisances: Nuisances) -> dict[str, FittedMoment]:
         form = check_choice("cell_form", self.cell_form, CELL_FORMS)
         if form == "joint":
             return {name: nuisances.moment(self.family, name) for name in MOMENTS}
@@ -94,13 +93,13 @@ class CFOR(StrataEstimator, OR):
         return expected_reward(self.predict_strata(x), scenario, cost)
 
 
-class CFIPS(CFOR):
+class CFIPS(CFOR, method="CF-IPS"):
     """CF-IPS: as :class:`CFOR`, moments fitted to inverse-propensity weighted outcomes."""
 
     family = "IPS"
 
 
-class CFDR(CFOR):
+class CFDR(CFOR, method="CF-DR"):
     """CF-DR: as :class:`CFOR`, moments fitted to doubly robust (AIPW) pseudo-outcomes."""
 
     family = "DR"

@@ -10,35 +10,42 @@ from typing import Any, NamedTuple
 
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import check_choice
-from cfmtl_lib.estimators.baselines import DR, IPS, OR, DRNet, IPSNet, MomentEstimator, Naive, ORNet
+from cfmtl_lib.estimators.base import LogEstimator
+from cfmtl_lib.estimators.baselines import MomentEstimator, ORNet
 from cfmtl_lib.estimators.cfmtl import CFMTL
-from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1, Pretrained
-from cfmtl_lib.estimators.counterfactual import CFDR, CFIPS, CFOR
+from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
+from cfmtl_lib.estimators.pair_cells import Pretrained
+from cfmtl_lib.experiments.paper.reported import reported_table4
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.losses import CellNetwork
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
+from cfmtl_lib.runtime.registry import ESTIMATORS
 from cfmtl_lib.runtime.threads import side_by_side
 
-Estimator = MomentEstimator | CFMTL
+PRODUCT_FORM = {"cell_form": "product"}
+"""Of the cells, as the authors' code has them."""
 
-METHODS: dict[str, Callable[..., Estimator]] = {
-    "Naive": Naive,
-    "OR": OR,
-    "CF-OR": partial(CFOR, cell_form="product"),
-    "IPS": IPS,
-    "CF-IPS": partial(CFIPS, cell_form="product"),
-    "DR": DR,
-    "CF-DR": partial(CFDR, cell_form="product"),
-    "CF-MTL": CFMTL,
-    "CF-MTL-v1": CFMTLv1,
-}
-"""The nine methods of Table 4, in its order. CF estimators take the authors' product form of the cells."""
+AS_PUBLISHED = dict.fromkeys(("CF-OR", "CF-IPS", "CF-DR"), PRODUCT_FORM)
+"""Options of published methods that differ from the defaults of their classes."""
 
-NET_METHODS: dict[str, Callable[..., Estimator]] = {"OR-net": ORNet, "IPS-net": IPSNet, "DR-net": DRNet}
-"""Uplift models that charge the cost on take-up. Not in the paper."""
+
+def factory_of(name: str) -> Callable[..., LogEstimator]:
+    """Find how a method is made, by its name: a row of Tables 5 and 6, or any registered estimator.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is unknown.
+    """
+    if name in ABLATIONS:
+        return ABLATIONS[name].estimator
+    named = {kind.method: kind for kind in ESTIMATORS.values() if kind.method}
+    check_choice("method", name, [*named, *ABLATIONS])
+    return partial(named[name], **AS_PUBLISHED.get(name, {}))
+
 
 TWINS = {"CF-OR": "OR", "CF-IPS": "IPS", "CF-DR": "DR"}
 """Each counterfactual method with the CATE method that is fitted to the same moments."""
@@ -86,13 +93,24 @@ ABLATIONS = {
 """The rows of Tables 5 and 6 in the order of print, for both forms of CF-MTL; the fourth leaves out none."""
 
 
-def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings: Any) -> Estimator:
+METHODS = {name: factory_of(name) for name in dict.fromkeys(reported_table4()["method"])}
+"""The nine methods of Table 4, in its order."""
+
+NET_METHODS = {
+    name: factory_of(name)
+    for name in (kind.method for kind in ESTIMATORS.values() if issubclass(kind, ORNet))
+}
+"""Uplift models that charge the cost on take-up. Not in the paper."""
+
+
+def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings: Any) -> LogEstimator:
     """An unfitted estimator with the published settings.
 
     Parameters
     ----------
     name : str
-        From :data:`METHODS`, :data:`NET_METHODS` or :data:`ABLATIONS`.
+        From :data:`METHODS`, :data:`NET_METHODS` or :data:`ABLATIONS`, or of any other estimator class that
+        has a name (:attr:`~cfmtl_lib.estimators.base.LogEstimator.method`).
     device : str
     seed : int
     **fit_settings
@@ -104,8 +122,9 @@ def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings:
     UnknownNameError
         If the name is unknown.
     """
-    known = {**{name: row.estimator for name, row in ABLATIONS.items()}, **METHODS, **NET_METHODS}
-    model = known[check_choice("method", name, known)](device=device, seed=seed)
+    model = factory_of(name)(device=device, seed=seed)
+    if fit_settings and isinstance(model, CFMTL) and model.config is None:
+        model.set_params(config=PAPER.joint)
     configs = {
         key: replace(value, **fit_settings)
         for key, value in model.get_params(deep=False).items()
@@ -123,7 +142,7 @@ def fit_methods(
     n_jobs: int = 1,
     cache: FitCache | None = None,
     **fit_settings: Any,
-) -> dict[str, Estimator]:
+) -> dict[str, LogEstimator]:
     """Fit methods to the training log of a study; what they have in common is fitted once.
 
     Parameters
@@ -136,7 +155,7 @@ def fit_methods(
     n_jobs : int
         Fits side by side, each on one thread. What is fitted does not depend on it.
     cache : FitCache, optional
-        Where fits are kept.
+        Where fits are kept; nowhere if left out.
     **fit_settings
         As in :func:`estimator`.
 
@@ -151,21 +170,22 @@ def fit_methods(
         If a name is unknown.
     """
     models = {name: estimator(name, device=device, seed=seed, **fit_settings) for name in names}
-    cache = FitCache() if cache is None else cache
     of_moments = [model for model in models.values() if isinstance(model, MomentEstimator)]
     v1 = [model for model in models.values() if isinstance(model, CFMTLv1)]
     joint = [model for model in models.values() if isinstance(model, CFMTL) and model not in v1]
+    others = [model for model in models.values() if not isinstance(model, MomentEstimator | CFMTL)]
     # The long fits first, so that they do not end alone.
     jobs: list[Callable[[], None]] = [
         partial(fit_two_stage, v1, study, cache),
         *(partial(fit_joint, model, study, cache) for model in joint),
+        *(partial(model.fit, study.train) for model in others),
         partial(_fit_moments, of_moments, study, cache),
     ]
     side_by_side(jobs, n_jobs)
     return models
 
 
-def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCache) -> None:
+def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCache | None) -> None:
     nuisances = None
     for model in models:
         if nuisances is None:
@@ -180,12 +200,12 @@ def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCach
         model.fit(study.train, nuisances=nuisances)
 
 
-def fit_joint(model: CFMTL, study: Study, cache: FitCache) -> None:
+def fit_joint(model: CFMTL, study: Study, cache: FitCache | None) -> None:
     """Fit one CF-MTL, or hand it the networks that the cache has."""
     _fit_cells(model, study, cache, lambda fresh: fresh.fit(study.train))
 
 
-def fit_two_stage(models: Iterable[CFMTLv1], study: Study, cache: FitCache) -> None:
+def fit_two_stage(models: Iterable[CFMTLv1], study: Study, cache: FitCache | None) -> None:
     """Fit several CF-MTL-v1 that differ after the first stage only; that stage is fitted once."""
     first: list[Pretrained] = []
 
@@ -197,15 +217,19 @@ def fit_two_stage(models: Iterable[CFMTLv1], study: Study, cache: FitCache) -> N
         _fit_cells(model, study, cache, fit)
 
 
-def _fit_cells(model: CFMTL, study: Study, cache: FitCache, fit: Callable) -> None:
+def _fit_cells(model: CFMTL, study: Study, cache: FitCache | None, fit: Callable) -> None:
     def make() -> tuple:
         fresh = copy.copy(model)
         fit(fresh)
-        assert isinstance(fresh.network_, CellNetwork)  # studies are of pairs
-        return (fresh.network_.compact() if cache.keeps else fresh.network_), fresh.histories_
+        network = fresh.network_
+        assert isinstance(network, CellNetwork)  # studies are of pairs
+        return (network.compact() if cache is not None and cache.keeps else network), fresh.histories_
 
     log = study.train
     model.remember_input(log)
+    if cache is None:
+        model.network_, model.histories_ = make()
+        return
     settings = model.get_params(deep=False)
     del settings["progress"]
     settings["device"] = resolve_device(model.device).type

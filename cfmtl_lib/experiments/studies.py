@@ -17,7 +17,8 @@ from cfmtl_lib.datasets.loading import OBSERVED_AT_RANDOM, load_study, ratings_o
 from cfmtl_lib.datasets.ratings import Ratings
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.experiments.methods import Estimator, fit_methods
+from cfmtl_lib.estimators.base import LogEstimator
+from cfmtl_lib.experiments.methods import fit_methods
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.fit_cache import FitCache, Origin, provenance_of_fits
@@ -148,7 +149,7 @@ class OpenStudy:
             "construction": study.construction,
         }
 
-    def fitted(self, names: Sequence[str], **fit_settings: Any) -> dict[str, Estimator]:
+    def fitted(self, names: Sequence[str], **fit_settings: Any) -> dict[str, LogEstimator]:
         """Fit methods with the seed of the study; see :func:`~cfmtl_lib.experiments.methods.fit_methods`."""
         return fit_methods(
             self.study,

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass, field
 
 from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.runtime.registry import storable
 
 LOSSES = ("squared_error", "cross_entropy")
 ENGINES = ("auto", "torch", "compiled", "data-parallel")
 PARAMETRISATIONS = ("embeddings", "additive")
 
 
+@storable
 @dataclass(frozen=True)
 class FitConfig:
     """How one network is fitted. The defaults are those of the paper's baselines.
@@ -107,6 +109,7 @@ class FitConfig:
             )
 
 
+@storable
 @dataclass
 class History:
     """What happened in one fit: losses an epoch (sums over steps), and why it ended.

@@ -8,10 +8,10 @@ was missing. A missing category is a level of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.config import FitConfig
-from cfmtl_lib.models.pair_networks import ROWS_PER_PREDICTION
+from cfmtl_lib.models.pair_networks import ROWS_PER_PREDICTION, parameters_as_arrays, with_parameters
+from cfmtl_lib.runtime.registry import storable
 
 N_KNOTS = 201
 """Quantiles of a number between which its normal score is interpolated."""
 
 
+@storable
 @dataclass(frozen=True)
 class FeatureConfig:
     """Networks on features, and how they are fitted. Not from the paper, which knows pairs only.
@@ -82,6 +84,7 @@ FEATURES = FeatureConfig()
 """The default."""
 
 
+@storable
 @dataclass(frozen=True, eq=False)
 class FeatureScaler:
     """Columns of x as (numbers, codes) that networks can take; learnt once from a log.
@@ -153,6 +156,7 @@ def _normal_scores(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
     return knots, (scores - seen.mean()) / (spread if spread > 0 else 1.0)
 
 
+@storable
 class FeatureNetwork(nn.Module):
     """Embeddings and numbers through hidden layers to one logit, or to several.
 
@@ -177,6 +181,7 @@ class FeatureNetwork(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        self.n_numbers, self.levels, self.n_outputs, self.config = n_numbers, levels, n_outputs, config
 
         def table(*shape: int, sd: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape, generator=generator, device=generator.device) * sd)
@@ -192,6 +197,18 @@ class FeatureNetwork(nn.Module):
         )
         self.head = table(n_outputs, widths[-1], sd=0.1 / math.sqrt(widths[-1]))
         self.head_bias = nn.Parameter(torch.zeros(n_outputs, device=generator.device))
+
+    def to_parts(self) -> dict[str, Any]:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        sizes = {"n_numbers": self.n_numbers, "levels": self.levels, "n_outputs": self.n_outputs}
+        return {"sizes": sizes, "config": self.config, "parameters": parameters_as_arrays(self)}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        generator = torch.Generator(device=device)
+        network = cls(**parts["sizes"], config=parts["config"], generator=generator)
+        return with_parameters(network, parts["parameters"])
 
     def body(self) -> list[nn.Parameter]:
         """All parameters below the head."""

@@ -6,6 +6,7 @@ Whoever changes the cell loss changes :class:`_CellLoss` here, and its compiled 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 
 from cfmtl_lib.models.feature_networks import FeatureNetwork
 from cfmtl_lib.models.pair_networks import AdditiveNetwork
+from cfmtl_lib.runtime.registry import storable
 from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, N_TREATED_CELLS
 
 INSIDE_LOG = 1e-6
 """Added to a cell probability inside the cross-entropy, as in the authors' code."""
 
 
+@storable
 class CellNetwork(nn.Module):
     """Strata head and propensity network with the six-cell loss.
 
@@ -48,7 +51,7 @@ class CellNetwork(nn.Module):
         propensity_weight: float,
     ) -> None:
         super().__init__()
-        self.strata, self.propensity = strata, propensity
+        self.strata, self.propensity, self.weights = strata, propensity, weights
         self.propensity_floor, self.propensity_weight = propensity_floor, propensity_weight
         self.cell_weight: Tensor
         self.membership: Tensor
@@ -66,6 +69,10 @@ class CellNetwork(nn.Module):
         assert isinstance(network, AdditiveNetwork)
         return network
 
+    def predict(self, part: str, x: NDArray) -> NDArray[np.float64]:
+        """Probabilities of the "strata", (n, 5), or of the "propensity", (n,), at pairs x."""
+        return self.pair_network(part).predict(x)
+
     def loss(self, first: Tensor, second: Tensor, cell: Tensor) -> Tensor:
         """Summed loss of a batch.
 
@@ -73,6 +80,16 @@ class CellNetwork(nn.Module):
         :data:`~cfmtl_lib.strata.CELLS`.
         """
         return _CellLoss.apply(self.strata(first, second), self.propensity(first, second), cell, self)
+
+    def to_parts(self) -> dict[str, Any]:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        names = ("strata", "propensity", "weights", "propensity_floor", "propensity_weight")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        return cls(**parts)
 
     def compact(self) -> Self:
         """Return the same functions with both pair networks compact; see ``AdditiveNetwork.compact``."""
@@ -126,6 +143,7 @@ class _CellLoss(torch.autograd.Function):
         return by_strata * by_loss, by_propensity * by_loss, None, None
 
 
+@storable
 @dataclass(frozen=True)
 class CellWeights:
     """Weights of the six cross-entropies of CF-MTL, named by the cell (t, c, y) of each.

@@ -9,14 +9,19 @@ gradients are those of the concatenated form.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.validation import check_pairs
+from cfmtl_lib.runtime.registry import storable
+
+Network = TypeVar("Network", bound=nn.Module)
 
 ROWS_PER_PREDICTION = 1 << 18
 """Rows predicted at once where a row is a few numbers: bounds memory without costing time."""
@@ -60,7 +65,26 @@ class PairNetwork(nn.Module):
         self.user = table(n_users)
         self.item = table(n_items)
 
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that the constructor takes."""
+        return {"n_users": self.n_users, "n_items": self.n_items, "embedding_k": self.embedding_k}
 
+    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
+        """See :func:`predict_probability`."""
+        return predict_probability(self, x)
+
+    def to_parts(self) -> dict[str, Any]:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        return {"sizes": self.sizes(), "parameters": parameters_as_arrays(self)}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        network = cls(**parts["sizes"], generator=torch.Generator(device=device))
+        return with_parameters(network, parts["parameters"])
+
+
+@storable
 class AdditiveNetwork(PairNetwork):
     """The paper's NCF, with one logit or, as the strata head of CF-MTL, five.
 
@@ -89,6 +113,10 @@ class AdditiveNetwork(PairNetwork):
 
         self.weight = uniform(n_outputs, 2 * embedding_k)
         self.bias = uniform(n_outputs)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that the constructor takes."""
+        return {**super().sizes(), "n_outputs": len(self.bias)}
 
     def scalars(self) -> tuple[Tensor, Tensor]:
         """The user part and the item part (with the bias) of the logits.
@@ -153,6 +181,7 @@ def _gather_each(rows: Tensor, index: Tensor) -> Tensor:
     return torch.stack([row.index_select(0, index) for row in rows.unbind(0)])
 
 
+@storable
 class FactorizationNetwork(PairNetwork):
     """Matrix factorisation: logit U_u . V_i."""
 
@@ -162,12 +191,39 @@ class FactorizationNetwork(PairNetwork):
         return (self.user.index_select(0, user) * self.item.index_select(0, item)).sum(1)
 
 
-def predict_probability(network: AdditiveNetwork | FactorizationNetwork, x: ArrayLike) -> NDArray[np.float64]:
+def parameters_as_arrays(module: nn.Module) -> dict[str, NDArray]:
+    """Return the parameters of a network by name, on the CPU."""
+    return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+
+
+def with_parameters(module: Network, arrays: Mapping[str, NDArray]) -> Network:
+    """Set the parameters of a network to those of :func:`parameters_as_arrays`, and return it.
+
+    Raises
+    ------
+    InputError
+        If one is missing or has another shape.
+    """
+    state = {}
+    for name, value in module.state_dict().items():
+        found = arrays.get(name)
+        if found is None or found.shape != tuple(value.shape):
+            raise InputError(
+                f"parameter {name}",
+                expected=f"shape {tuple(value.shape)}",
+                found="none" if found is None else f"shape {found.shape}",
+            )
+        state[name] = torch.tensor(found, dtype=value.dtype, device=value.device)
+    module.load_state_dict(state)
+    return module
+
+
+def predict_probability(network: PairNetwork, x: ArrayLike) -> NDArray[np.float64]:
     """Sigmoid (one logit) or softmax (several) of a network's logits at pairs x.
 
     Parameters
     ----------
-    network : AdditiveNetwork or FactorizationNetwork
+    network : PairNetwork
     x : array_like of shape (n, 2), integer
         User and item ids.
 

@@ -9,6 +9,9 @@ the fits have not seen: cross-fitting, without which a flexible learner reproduc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
@@ -18,9 +21,11 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.learners import default_classifier, default_regressor, suited
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, LogNuisances
+from cfmtl_lib.runtime.registry import storable
 from cfmtl_lib.runtime.threads import threads_for
 
 
+@storable
 class FittedMean:
     """One fitted moment.
 
@@ -34,6 +39,15 @@ class FittedMean:
 
     def __init__(self, learner: BaseEstimator | None, constant: float = 0.0) -> None:
         self.learner, self.constant = learner, constant
+
+    def to_parts(self) -> dict[str, Any]:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        return {"learner": self.learner, "constant": self.constant}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], device: Any) -> Self:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        return cls(**parts)
 
     def predict(self, x: NDArray) -> NDArray[np.float64]:
         """Mean at rows of x, moved into [0, 1], where probabilities lie; shape (n,)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
 from cfmtl_lib.models.training import derive_generator, fit_probability, new_network
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.registry import storable
 
 NETWORKS = {"additive": AdditiveNetwork, "factorization": FactorizationNetwork}
 
 
+@storable
 class PairClassifier(ClassifierMixin, BaseEstimator):
     """P(target = 1 | user, item) by one of the paper's two networks.
 
@@ -65,6 +68,19 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         self.config = config
         self.device = device
         self.seed = seed
+
+    def to_parts(self) -> dict[str, Any]:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        fitted = {name: getattr(self, name) for name in ("network_", "classes_") if hasattr(self, name)}
+        return {"parameters": self.get_params(deep=False), "fitted": fitted}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        model = cls(**parts["parameters"])
+        for name, value in parts["fitted"].items():
+            setattr(model, name, value)
+        return model
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to targets 0/1.

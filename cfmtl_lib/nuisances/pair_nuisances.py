@@ -39,8 +39,7 @@ class PairNuisances:
     progress : bool
         Say on stderr how far the fits are.
     cache : FitCache, optional
-        Where fits are kept; they are made in any case if it does not have them. Fits of a log in files are
-        not kept.
+        Where fits are kept; nowhere if left out. Fits of a log in files are never kept.
 
     Attributes
     ----------
@@ -72,7 +71,7 @@ class PairNuisances:
             raise InputError("propensity_clip", expected="0 < low < high < 1", found=repr(propensity_clip))
         self.log, self.config, self.propensity_clip = log, config, (float(low), float(high))
         self.device, self.seed, self.progress = resolve_device(device), seed, progress
-        self.cache = FitCache() if cache is None else cache
+        self.cache = cache
         self.histories: dict[str, History] = {}
         self._networks: dict[str, AdditiveNetwork] = {}
         self._propensity: NDArray[np.float64] | None = None
@@ -150,10 +149,15 @@ class PairNuisances:
             return self._fit(name, log.source(target, self.device, arm=arm))
         keep = slice(None) if arm is None else np.flatnonzero(log.t == arm)
         values = np.asarray(target(log), dtype=np.float32)[keep]
+
+        def make() -> tuple[AdditiveNetwork, History]:
+            last = torch.tensor(values, device=self.device)
+            return self._fit(name, (*columns_on_device(log, self.device, keep), last))
+
+        if self.cache is None:
+            return make()
         return self.cache(
-            lambda: self._fit(
-                name, (*columns_on_device(log, self.device, keep), torch.tensor(values, device=self.device))
-            ),
+            make,
             fit=name,
             config=self.config,
             seed=self.seed,
@@ -167,7 +171,8 @@ class PairNuisances:
         history = fit_probability(
             network, columns, self.config, generator=generator, label=name, progress=self.progress
         )
-        return network.compact() if self.cache.keeps else network, history
+        keeps = self.cache is not None and self.cache.keeps
+        return network.compact() if keeps else network, history
 
 
 def training_columns(

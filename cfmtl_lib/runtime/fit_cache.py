@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import cache as cached_function
@@ -22,6 +20,7 @@ import torch
 
 from cfmtl_lib.errors import ResultsError
 from cfmtl_lib.runtime.devices import numba_version
+from cfmtl_lib.runtime.files import replacing
 from cfmtl_lib.runtime.provenance import commit
 
 Value = TypeVar("Value")
@@ -132,13 +131,8 @@ def _read(path: Path) -> Kept:
 
 
 def _write(kept: Kept, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    try:
-        joblib.dump(kept, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        joblib.dump(kept, temporary)
 
 
 def content_hash(*parts: object) -> str:

@@ -13,14 +13,18 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import cfmtl_lib as cf
-from cfmtl_lib.deployment import serialisation, storage
+from cfmtl_lib.deployment import storage
 from cfmtl_lib.errors import InputError, ModelFileError
+from cfmtl_lib.experiments.methods import factory_of
 from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.runtime import files
 
 SMALL = FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 FEW = cf.FeatureConfig(
     hidden=(8,), n_networks=2, fit=FitConfig(max_epochs=300, batch_size=256, tolerance=1e-2)
 )
+HEAD = "network_/networks/0/strata/parameters/head"
+"""Where a saved CF-MTL of features keeps an array."""
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +49,15 @@ MODELS = {
     "CF-OR by boosting": (cf.CFOR(), "table"),
     "OR by forests": (cf.OR(outcome=RandomForestClassifier(5)), "table"),
     "CF-DR by lines": (cf.CFDR(outcome=LogisticRegression(max_iter=300), pseudo_outcome=Ridge()), "table"),
-    "CF-MTL of features": (cf.CFMTL(feature_config=FEW), "table"),
-    "CF-MTL-v1 of features": (cf.CFMTLv1(feature_config=FEW), "table"),
+    "CF-MTL of features": (cf.CFMTL(config=FEW), "table"),
+    "CF-MTL-v1 of features": (cf.CFMTLv1(config=FEW), "table"),
 }
 
 
 @pytest.fixture
 def saved(tmp_path, table):
     path = tmp_path / "model.safetensors"
-    return path, cf.save(cf.CFMTL(feature_config=FEW).fit(table), path)
+    return path, cf.save(cf.CFMTL(config=FEW).fit(table), path)
 
 
 def learners_in(path):
@@ -102,7 +106,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path, table, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage.os, "replace", interrupted)
+    monkeypatch.setattr(files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cf.save(model, path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
@@ -111,7 +115,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path, table, monkeypatch):
 def test_only_fitted_models_of_the_library_are_saved(tmp_path):
     with pytest.raises(NotFittedError):
         cf.save(cf.CFOR(), tmp_path / "m")
-    with pytest.raises(ModelFileError, match="expected one of CFDR"):
+    with pytest.raises(ModelFileError, match="expected an estimator of logs"):
         cf.save(LogisticRegression(), tmp_path / "m")
     with pytest.raises(FileNotFoundError):
         cf.load(tmp_path / "m")
@@ -141,7 +145,7 @@ def rewrite(path, change):
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(header, arrays)
     text = json.dumps(header, sort_keys=True)
-    digest = storage._digest(text, serialisation.ArrayStore(arrays))
+    digest = storage._digest(text, arrays)
     path.write_bytes(safetensors.numpy.save(arrays, metadata={"header": text, "sha256": digest}))
 
 
@@ -161,7 +165,7 @@ def test_a_changed_file_is_refused(saved):
     path.write_bytes(content)
 
     def other(header, arrays):
-        arrays["strata 0/head_bias"] = arrays["strata 0/head_bias"] + 1
+        arrays[HEAD + "_bias"] = arrays[HEAD + "_bias"] + 1
 
     rewrite(path, other)
     cf.load(path)  # the digest was changed with it
@@ -182,10 +186,12 @@ def test_other_files_are_refused(content, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda h, a: h.update(format="cfmtl_lib model 2"), "use that one"),
-        (lambda h, a: h.update({"class": "Popen"}), "use that one"),
-        (lambda h, a: a.pop("strata 0/head"), "expected the array 'strata 0/head'"),
-        (lambda h, a: a.update({"strata 0/head": np.zeros((2, 2), dtype=np.float32)}), "expected shape"),
+        (lambda h, a: h.update(format="cfmtl_lib model 1"), "use that one"),
+        (lambda h, a: h["model"].update({"class": "Popen"}), "Import the module that defines it"),
+        (lambda h, a: h["model"]["learnt"]["network_"].update({"class": "Popen"}), "no such class"),
+        (lambda h, a: h["model"]["learnt"]["network_"].update({"kind": "call"}), "a known kind of value"),
+        (lambda h, a: a.pop(HEAD), f"expected the array '{HEAD}'"),
+        (lambda h, a: a.update({HEAD: np.zeros((2, 2), dtype=np.float32)}), "expected shape"),
     ],
 )
 def test_files_that_do_not_hold_together_are_refused(change, message, saved):
@@ -206,7 +212,7 @@ def test_planted_learners_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     cf.save(cf.OR(outcome=LogisticRegression()).fit(cf.simulated_features(300).log), path)
     planted = np.frombuffer(skops.io.dumps(Foreign()), dtype=np.uint8)
-    rewrite(path, lambda h, a: a.update({"converted_treated": planted}))
+    rewrite(path, lambda h, a: a.update({"moments_/converted_treated/learner": planted}))
     monkeypatch.setattr(Foreign, "__setstate__", lambda *_: pytest.fail("it was made"), raising=False)
     with pytest.raises(ModelFileError, match="Other types could run code"):
         cf.load(path)
@@ -218,6 +224,48 @@ def test_learners_of_another_scikit_learn_are_refused(tmp_path):
     rewrite(path, lambda h, a: h["versions"].update({"scikit-learn": "0.1"}))
     with pytest.raises(ModelFileError, match=r"found those of 0\.1\. Install scikit-learn 0\.1"):
         cf.load(path)
+
+
+class Lift(cf.LogEstimator, method="Lift"):
+    """An estimator of somebody else: the lift of each row's group, a group being a value of one column."""
+
+    def __init__(self, *, column=0, floor=-np.inf):
+        self.column, self.floor = column, floor
+
+    def fit(self, x, y=None):
+        log = cf.IncentiveLog.of(x, y)
+        self.remember_input(log)
+        self.groups_ = np.unique(log.x[:, self.column])
+        rows = [(log.x[:, self.column] == g, log.t == 1) for g in self.groups_]
+        self.lift_ = np.array([log.y[g & t].mean() - log.y[g & ~t].mean() for g, t in rows])
+        return self
+
+    def predict_reward(self, x, scenario="coupon", cost=0.4):
+        groups = np.searchsorted(self.groups_, self.schema_.matrix(x)[:, self.column])
+        return (self.lift_[groups] - cost).clip(self.floor)
+
+
+def test_a_class_outside_the_package_is_fitted_compared_saved_and_loaded(tmp_path):
+    log = cf.simulated_features(3000, seed=1).log
+    model = factory_of("Lift")(column=2).fit(log)
+    rewards = model.predict_reward(log)
+    assert len(np.unique(rewards)) == 2
+    table = cf.compare_models(log, {"Lift": Lift(), "OR": cf.OR()}, cost=0.1, folds=2)
+    assert table.index.tolist() == ["Lift", "OR"] and table["value"].notna().all()
+    fingerprint = cf.save(model, tmp_path / "lift.safetensors")
+    loaded = cf.load(tmp_path / "lift.safetensors", fingerprint=fingerprint)
+    assert type(loaded) is Lift and loaded.get_params() == model.get_params()
+    np.testing.assert_array_equal(loaded.predict_reward(log), rewards)
+
+
+def test_what_cannot_be_saved_is_named(tmp_path):
+    model = Lift().fit(cf.simulated_features(300).log)
+    model.secret_ = {"how": [lambda: 1]}
+    with pytest.raises(ModelFileError, match=r"secret_/how/0: expected numbers.* found function"):
+        cf.save(model, tmp_path / "m")
+    model.secret_ = {"how": [float("inf"), (None, np.int64(3)), np.arange(3)]}
+    cf.save(model, tmp_path / "m")
+    assert repr(cf.load(tmp_path / "m").secret_) == repr({"how": [float("inf"), (None, 3), np.arange(3)]})
 
 
 def test_errors_are_input_errors():

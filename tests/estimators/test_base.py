@@ -18,9 +18,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import cfmtl_lib as cf
 from cfmtl_lib.datasets.simulation_campaign import FEATURES
-from cfmtl_lib.deployment import storage
 from cfmtl_lib.errors import LogError
 from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.runtime.registry import ESTIMATORS
 
 LOGISTIC = LogisticRegression(max_iter=500)
 
@@ -87,7 +87,7 @@ def test_grid_search_finds_the_better_setting(study, y):
         cf.OR(outcome=LOGISTIC), grid, cv=2, scoring=cf.policy_value_scorer(cost=0.2, budget=0.2, folds=2)
     ).fit(study.log.x, y)
     assert by_value.best_params_ == {"outcome__C": 1.0}
-    networks = {"feature_config": [cf.FeatureConfig(hidden=h, n_networks=1, fit=QUICK) for h in ((), (8,))]}
+    networks = {"config": [cf.FeatureConfig(hidden=h, n_networks=1, fit=QUICK) for h in ((), (8,))]}
     assert GridSearchCV(cf.CFMTL(), networks, cv=2).fit(study.log.x, y).best_score_ > -1.2
 
 
@@ -157,7 +157,7 @@ NOT_APPLICABLE = {
     "model",
     [
         AdaptedMoments(outcome=LOGISTIC),
-        AdaptedNetworks(feature_config=cf.FeatureConfig(hidden=(4,), n_networks=1, fit=QUICK)),
+        AdaptedNetworks(config=cf.FeatureConfig(hidden=(4,), n_networks=1, fit=QUICK)),
     ],
     ids=["CF-OR", "CF-MTL"],
 )
@@ -189,7 +189,10 @@ def test_what_is_refused_in_own_words_is_refused(study, x):
         model.predict(x)
 
 
-@pytest.mark.parametrize("kind", [*storage.CLASSES.values()], ids=storage.CLASSES)
+LIBRARY = [kind for key, kind in ESTIMATORS.items() if kind.method and "." not in key]
+
+
+@pytest.mark.parametrize("kind", LIBRARY, ids=lambda kind: kind.__name__)
 def test_parameters_are_kept_as_given(kind):
     model = kind(seed=3)
     assert clone(model).get_params(deep=False) == model.get_params(deep=False)

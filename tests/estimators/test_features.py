@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from cfmtl_lib.estimators.feature_cells import held_out_rows
 from scipy.stats import norm
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -15,7 +16,6 @@ import cfmtl_lib as cf
 from cfmtl_lib.datasets.simulation_campaign import FEATURES
 from cfmtl_lib.datasets.simulation_features import POINTS, means_of, strata_probabilities
 from cfmtl_lib.errors import InputError, LogError
-from cfmtl_lib.estimators.cfmtl_features import held_out_rows
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.feature_networks import N_KNOTS, FeatureScaler
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
@@ -45,9 +45,9 @@ ESTIMATORS = {
     "CF-OR": cf.CFOR,
     "CF-IPS": cf.CFIPS,
     "CF-DR": cf.CFDR,
-    "CF-MTL": lambda: cf.CFMTL(feature_config=QUICK),
-    "CF-MTL-v1": lambda: cf.CFMTLv1(feature_config=QUICK),
-    "CF-MTL-v1 frozen": lambda: cf.CFMTLv1(feature_config=QUICK, frozen=True),
+    "CF-MTL": lambda: cf.CFMTL(config=QUICK),
+    "CF-MTL-v1": lambda: cf.CFMTLv1(config=QUICK),
+    "CF-MTL-v1 frozen": lambda: cf.CFMTLv1(config=QUICK, frozen=True),
 }
 
 
@@ -140,7 +140,7 @@ def test_same_data_as_pairs_and_as_one_hot_features_agree():
     )
     by_pairs = joint.fit(as_pairs).predict_strata(pairs)
     for hidden, most in (((), 0.006), ((64, 64), 0.02)):  # the same functions, and many more
-        same = cf.CFMTL(weights=equal, feature_config=cf.FeatureConfig(hidden=hidden, n_networks=2))
+        same = cf.CFMTL(weights=equal, config=cf.FeatureConfig(hidden=hidden, n_networks=2))
         assert np.abs(by_pairs - same.fit(as_features).predict_strata(one_hot)).mean() < most
     assert np.abs(by_pairs - p).mean() < 0.012
     assert np.abs(found - p).mean() < 0.03  # means of additive strata are no additive logits

@@ -104,8 +104,8 @@ def test_after_the_table_nothing_is_fitted(tmp_path, monkeypatch):
 
     for name in (
         "nuisances.pair_nuisances.fit_probability",
-        "estimators.cfmtl_v1.fit_probability",
-        "estimators.cfmtl.minimise",
+        "estimators.pair_cells.fit_probability",
+        "estimators.pair_cells.minimise",
     ):
         monkeypatch.setattr(f"cfmtl_lib.{name}", never)
     assert len(sensitivity(**options)) == 2 * len(ROWS_OF_TABLE4) * (20 + 11)

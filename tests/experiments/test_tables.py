@@ -10,6 +10,7 @@ import torch
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, RatingsError, UnknownNameError
+from cfmtl_lib.estimators.pair_cells import PairCells
 from cfmtl_lib.experiments import methods, studies
 from cfmtl_lib.experiments.paper import reported, tables
 from cfmtl_lib.protocol import ConstructionFits
@@ -424,7 +425,8 @@ def test_estimators_default_to_the_protocol():
         (cf.CFMTLv1, cf.CellWeights(1, 1, 1, 5, 10, 10), 0.0),
     ):
         model = kind()
-        assert (model.config, model.weights) == (cf.PAPER.joint, weights)
+        assert (PairCells.default_config(), model.weights) == (cf.PAPER.joint, weights)
+        assert model.config is None
         assert (model.propensity_weight, model.propensity_floor) == (eta, 0.1)
     assert not cf.CFMTLv1().frozen
     v1 = cf.CFMTLv1()

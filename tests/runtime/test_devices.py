@@ -130,7 +130,7 @@ def on_meta(monkeypatch):
         assert any(p.grad is not None for p in network.parameters())
         return history
 
-    for name in ("models.training", "estimators.cfmtl", "estimators.cfmtl_features"):
+    for name in ("models.training", "estimators.pair_cells", "estimators.feature_cells"):
         monkeypatch.setattr(f"cfmtl_lib.{name}.minimise", checked)
     monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: [1.0] * len(self))
@@ -159,7 +159,7 @@ def test_fits_to_features_on_another_device_keep_everything_there(name, fits, on
     log = cf.simulated_campaign(300).log()
     quick = replace(cf.FeatureConfig().fit, max_epochs=1)
     model = ESTIMATORS[name](device="meta").set_params(
-        feature_config=cf.FeatureConfig(hidden=(4,), n_networks=2, fit=quick)
+        config=cf.FeatureConfig(hidden=(4,), n_networks=2, fit=quick)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

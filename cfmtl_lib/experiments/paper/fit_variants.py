@@ -11,8 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.cfmtl import CFMTL
-from cfmtl_lib.experiments.methods import METHODS, Estimator
+from cfmtl_lib.experiments.methods import METHODS
 from cfmtl_lib.experiments.paper.tables import checked_counts
 from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.policy.allocation import allocate
@@ -152,7 +153,7 @@ def differences_of_variants(table: pd.DataFrame, baseline: str = AS_IN_THE_PAPER
     return pd.DataFrame(rows)
 
 
-def _epochs(model: Estimator) -> int:
+def _epochs(model: LogEstimator) -> int:
     histories = model.histories_ if isinstance(model, CFMTL) else _histories_of_moments(model)
     return sum(history.n_epochs for history in histories.values())
 

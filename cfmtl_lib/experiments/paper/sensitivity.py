@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cfmtl_lib.datasets.study import Study
-from cfmtl_lib.experiments.methods import METHODS, NET_METHODS, Estimator
+from cfmtl_lib.estimators.base import LogEstimator
+from cfmtl_lib.experiments.methods import METHODS, NET_METHODS
 from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4, YARDSTICKS, yardstick
 from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
 from cfmtl_lib.policy.allocation import allocate, treatable
@@ -209,7 +210,7 @@ def _surface(opened: OpenStudy) -> Rows:
 
 
 def _at_zero_and_one(
-    name: str, models: Mapping[str, Estimator], study: Study, scenario: str
+    name: str, models: Mapping[str, LogEstimator], study: Study, scenario: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Predicted rewards of the test pairs at cost 0 and at cost 1: all other costs lie on the line."""
     at_zero, at_one = (

@@ -1,0 +1,160 @@
+"""How CF-MTL is fitted to one kind of x: the interface of a backend, and which one a log gets.
+
+A backend is one file: a configuration, a class that fits it, and a fitted model that predicts strata and
+propensity. It enters by being defined; :class:`~cfmtl_lib.estimators.cfmtl.CFMTL` knows none by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.models.config import FitConfig, History
+from cfmtl_lib.models.losses import CellNetwork, CellWeights
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """What is to be fitted, whatever x is.
+
+    Attributes
+    ----------
+    name : str
+        In messages, and in what random numbers are drawn from.
+    weights : CellWeights
+    propensity_weight, propensity_floor : float
+        Of the loss, see :class:`~cfmtl_lib.models.losses.CellNetwork`.
+    device : torch.device
+    seed : int
+    progress : bool
+        Say on stderr how far the fits are.
+    """
+
+    name: str
+    weights: CellWeights
+    propensity_weight: float
+    propensity_floor: float
+    device: torch.device
+    seed: int
+    progress: bool
+
+    def network(self, strata: Any, propensity: Any) -> CellNetwork:
+        """Join two networks under the loss of the task."""
+        return CellNetwork(
+            strata,
+            propensity,
+            weights=self.weights,
+            propensity_floor=self.propensity_floor,
+            propensity_weight=self.propensity_weight,
+        )
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """What CF-MTL-v1 fits before the cells.
+
+    Attributes
+    ----------
+    propensity, outcome : FitConfig
+        Of the fits of T and of Y.
+    frozen : bool
+        Train only the strata head afterwards.
+    done : object, optional
+        The fits themselves, where they were made before.
+    """
+
+    propensity: FitConfig
+    outcome: FitConfig
+    frozen: bool
+    done: Any = None
+
+
+class FittedCells(Protocol):
+    """A fitted model of strata and propensity; also a :class:`~cfmtl_lib.runtime.registry.Part`."""
+
+    def predict(self, part: str, x: NDArray) -> NDArray[np.float64]:
+        """Return probabilities of "strata", shape (n, 5), or of the "propensity", shape (n,)."""
+        ...
+
+
+class CellBackend(ABC):
+    """Fits CF-MTL to logs of one kind of x.
+
+    Parameters
+    ----------
+    config : object
+        Of the type :attr:`config_type`.
+    """
+
+    config_type: ClassVar[type]
+    x_kind: ClassVar[str]
+    """In words, for messages: "pairs"."""
+
+    backends: ClassVar[list[type[CellBackend]]] = []
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        CellBackend.backends.append(cls)
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @classmethod
+    @abstractmethod
+    def takes(cls, log: IncentiveLog | ParquetLog) -> bool:
+        """Whether the backend can be fitted to this log."""
+
+    @classmethod
+    @abstractmethod
+    def default_config(cls) -> Any:
+        """Return the configuration that is taken if none is given."""
+
+    @abstractmethod
+    def fit(
+        self, log: Any, task: CellTask, first_stage: FirstStage | None = None
+    ) -> tuple[FittedCells, dict[str, History]]:
+        """Fit strata and propensity.
+
+        Parameters
+        ----------
+        log : IncentiveLog or ParquetLog
+            One that the backend takes.
+        task : CellTask
+        first_stage : FirstStage, optional
+            Of CF-MTL-v1.
+
+        Returns
+        -------
+        FittedCells, dict of str to History
+            The model, and the training curve of each fit.
+        """
+
+
+def backend_for(log: IncentiveLog | ParquetLog, config: Any = None) -> CellBackend:
+    """Choose the backend of a configuration, or without one the first that takes the log.
+
+    Raises
+    ------
+    InputError
+        If no backend has configurations of this type, or it does not take the log.
+    """
+    able = [backend for backend in CellBackend.backends if backend.takes(log)]
+    if config is None:
+        return able[0](able[0].default_config())
+    for backend in able:
+        if isinstance(config, backend.config_type):
+            return backend(config)
+    raise InputError(
+        "config",
+        expected=" or ".join(f"{b.config_type.__name__} for a log of {b.x_kind}" for b in able),
+        found=type(config).__name__,
+        advice="Leave it out for the default.",
+    )

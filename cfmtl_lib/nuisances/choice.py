@@ -1,0 +1,94 @@
+"""Which nuisances a log gets: the paper's networks on pairs, learners of scikit-learn on anything else."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
+from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
+
+
+class FittedMoment(Protocol):
+    """One fitted conditional mean."""
+
+    def predict(self, x: Any) -> NDArray[np.float64]:
+        """Return the mean at rows of x, shape (n,)."""
+        ...
+
+
+class Nuisances(Protocol):
+    """Fits of the moments of one log, made when first asked for."""
+
+    def moment(self, family: str, name: str) -> FittedMoment:
+        """Return the fit of one of :data:`~cfmtl_lib.nuisances.moments.MOMENTS` by one family."""
+        ...
+
+
+def nuisances_of(
+    log: IncentiveLog | ParquetLog,
+    *,
+    config: FitConfig,
+    outcome: BaseEstimator | None,
+    propensity: BaseEstimator | None,
+    pseudo_outcome: BaseEstimator | None,
+    propensity_clip: tuple[float, float],
+    folds: int,
+    device: str,
+    seed: int,
+    progress: bool,
+) -> Nuisances:
+    """Choose how the moments of a log are fitted.
+
+    Parameters
+    ----------
+    log : IncentiveLog or ParquetLog
+    config, device
+        See :class:`~cfmtl_lib.nuisances.pair_nuisances.PairNuisances`.
+    outcome, propensity, pseudo_outcome, folds
+        See :class:`~cfmtl_lib.nuisances.feature_nuisances.FeatureNuisances`.
+    propensity_clip, seed, progress
+        See either.
+
+    Returns
+    -------
+    PairNuisances or FeatureNuisances
+
+    Raises
+    ------
+    InputError
+        If a log in files comes with a learner, or a setting is out of range.
+    """
+    if log.is_pairs and outcome is None:
+        return PairNuisances(
+            log,
+            config=config,
+            propensity_clip=propensity_clip,
+            device=device,
+            seed=seed,
+            progress=progress,
+        )
+    if isinstance(log, ParquetLog):
+        raise InputError(
+            "outcome",
+            expected="none with a log in files, which trains the paper's networks",
+            found=repr(outcome),
+            advice="Load the log into memory for a learner of scikit-learn.",
+        )
+    return FeatureNuisances(
+        log,
+        outcome=outcome,
+        propensity=propensity,
+        pseudo_outcome=pseudo_outcome,
+        propensity_clip=propensity_clip,
+        folds=folds,
+        seed=seed,
+        progress=progress,
+    )
