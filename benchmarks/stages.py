@@ -169,7 +169,7 @@ def other_stages(study: Study, ratings: Ratings, seed: int) -> dict[tuple[str, s
         ("allocation", "library"): lambda: cf.count_outcomes(
             cf.allocate(reward, PAPER.budget), stratum, "coupon", PAPER.cost
         ),
-        ("value with its error", "library"): lambda: cf.policy_value(treat, log, nuisances),
+        ("value with its error", "library"): lambda: cf.policy_value(treat, log, nuisances, cost=0.4),
     }
 
 

@@ -34,8 +34,10 @@ def measure(n_rows: int, n_bootstrap: int) -> dict[str, float]:
     curve: dict[str, Any] = {"clusters": user, "n_bootstrap": n_bootstrap}
     strength: dict[str, Any] = {"outcome_strength": 0.05, "treatment_strength": 0.05}
     steps: dict[str, Callable[[], object]] = {
-        "policy_value": lambda: cf.policy_value(treat, log, nuisances, clusters=user),
-        "policy_value_difference": lambda: cf.policy_value_difference(treat, control, log, nuisances),
+        "policy_value": lambda: cf.policy_value(treat, log, nuisances, clusters=user, cost=0.4),
+        "policy_value_difference": lambda: cf.policy_value_difference(
+            treat, control, log, nuisances, cost=0.4
+        ),
         "strata_shares": lambda: cf.strata_shares(log, nuisances, clusters=user),
         "budget_curve": lambda: cf.budget_curve(score, log, nuisances, **curve),
         "budget_curve by spend": lambda: cf.budget_curve(score, log, nuisances, by="spend", **curve),

@@ -89,14 +89,16 @@ def test_ten_statements_lead_from_a_table_to_targets(tmp_path, monkeypatch, caps
     exec(code, names)
     targets = pd.read_csv(tmp_path / "targets.csv")
     assert 0 < len(targets) <= 200 and set(targets["customer"]) < set(later.table["customer"])
-    reward = names["model"].predict_reward(later.table)
+    reward = names["model"].predict_reward(later.table, "coupon", 0.4)
     np.testing.assert_array_equal(targets["customer"], np.flatnonzero(cf.allocate(reward, 0.4)))
     second = names["second"]
-    value = cf.policy_value(cf.allocate(names["model"].predict_reward(second), 0.4), second)
+    value = cf.policy_value(
+        cf.allocate(names["model"].predict_reward(second, "coupon", 0.4), 0.4), second, cost=0.4
+    )
     assert capsys.readouterr().out.strip() == str(value)
     kept = ~names["log"].split_mask(0.5, seed=0)
     truth = cf.expected_reward(past.strata_probability[kept], "coupon", 0.4)
-    chosen = cf.allocate(names["model"].predict_reward(second), 0.4)
+    chosen = cf.allocate(names["model"].predict_reward(second, "coupon", 0.4), 0.4)
     assert abs(value.value - (chosen * truth).mean()) < 3 * value.standard_error
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 LIBRARY = Path(__file__).resolve().parent.parent / "cfmtl_lib"
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 FOLDERS = sorted(path.parent for path in LIBRARY.rglob("__init__.py"))
-WITHOUT_API_PAGE = {"datasets.readers", "models.kernels", "models.cell_kernels"}
+WITHOUT_API_PAGE = {
+    "datasets.readers",
+    "datasets.text_files",
+    "experiments.evaluation.stacked_logs",
+    "models.kernels",
+    "models.cell_kernels",
+    "value.rankings",
+}
 
 
 def name_of(path: Path) -> str:
@@ -67,7 +74,7 @@ def test_files_and_folders_stay_small():
     for folder in FOLDERS:
         assert len(list(folder.glob("*.py"))) <= 12, folder
     for path in MODULES:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, f"split {name_of(path)} in two"
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, f"split {name_of(path)} in two"
 
 
 def test_no_file_hides_a_public_name():

@@ -11,18 +11,23 @@ import io
 import math
 import warnings
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cfmtl_lib.datasets.catalog import DatasetEntry, content_fingerprint, git_blob_id
+from cfmtl_lib.datasets.catalog import DatasetEntry, content_fingerprint
+from cfmtl_lib.datasets.text_files import (
+    ZIP_ERRORS,
+    TextFile,
+    first_line,
+    is_header,
+    lines_of,
+    separator_of,
+    unreadable_zip,
+)
 from cfmtl_lib.errors import RatingsError
 
 COLUMNS = ("user", "item", "rating")
@@ -31,59 +36,9 @@ COLUMNS = ("user", "item", "rating")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".dat", ".txt", ".rating", ".inter", ".zip", *PARQUET_SUFFIXES)
 
-_SEPARATORS = ("::", "\t", ",", ";", " ")
-_SEPARATOR_OF_SUFFIX = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 # The C parser takes one-character separators only: "::" is replaced by a character that text never holds.
 _STAND_IN = "\x1f"
 _CHUNK_ROWS = 500_000
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
-
-
-@dataclass(frozen=True)
-class TextFile:
-    """A text file, either plain or a member of a zip archive."""
-
-    path: Path
-    member: str | None = None
-
-    @property
-    def label(self) -> str:
-        """How messages call the file."""
-        return str(self.path) if self.member is None else f"{self.path} ({self.member})"
-
-    @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """Open for reading bytes; what the archive or the decoding turns up becomes a RatingsError."""
-        try:
-            with ExitStack() as stack:
-                if self.member is None:
-                    yield stack.enter_context(self.path.open("rb"))
-                else:
-                    archive = stack.enter_context(zipfile.ZipFile(self.path))
-                    yield stack.enter_context(archive.open(self.member))
-        except _ZIP_ERRORS as error:
-            raise _unreadable_zip(self.path, error) from error
-        except UnicodeDecodeError as error:
-            raise RatingsError(
-                self.label,
-                expected="text in UTF-8",
-                found=f"byte {error.object[error.start]:#04x}",
-                advice="Only plain (not compressed) text and Parquet are read.",
-            ) from error
-        except OSError as error:
-            raise RatingsError(
-                self.label, expected="a readable file", found=error.strerror or str(error)
-            ) from error
-
-    def git_blob_id(self) -> str:
-        """Git object id of the (unpacked) content."""
-        if self.member is None:
-            size = self.path.stat().st_size
-        else:
-            with zipfile.ZipFile(self.path) as archive:
-                size = archive.getinfo(self.member).file_size
-        with self.open() as handle:
-            return git_blob_id(handle, size)  # type: ignore[arg-type]
 
 
 def locate_table(path: Path, entry: DatasetEntry) -> TextFile:
@@ -99,8 +54,8 @@ def locate_table(path: Path, entry: DatasetEntry) -> TextFile:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == entry.table]
-    except (*_ZIP_ERRORS, OSError) as error:
-        raise _unreadable_zip(path, error) from error
+    except (*ZIP_ERRORS, OSError) as error:
+        raise unreadable_zip(path, error) from error
     if len(members) != 1:
         raise RatingsError(
             str(path),
@@ -191,7 +146,7 @@ def _shown(value: object) -> str:
 
 
 def _official_frame(file: TextFile, entry: DatasetEntry) -> pd.DataFrame:
-    first = _first_line(file, entry.separator)
+    first = first_line(file, entry.separator)
     if entry.columns is None:
         keep, n_fields = [0, 1, 2], entry.n_fields or len(first)
     else:
@@ -241,9 +196,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
             advice="Unpack it, or pass the data set's name and the archive as data_dir.",
         )
     file = TextFile(path)
-    separator = _separator(file)
-    first = _first_line(file, separator)
-    header = columns is not None or _is_header(first)
+    separator = separator_of(file)
+    first = first_line(file, separator)
+    header = columns is not None or is_header(first)
     keep = _positions(first, columns, file.label) if header else [0, 1, 2]
     return _read_delimited(file, separator, n_fields=len(first), keep=keep, header=header, chunk_rows=None)
 
@@ -304,7 +259,7 @@ def _read_delimited(
 
 def _check_field_counts(file: TextFile, separator: str, n_fields: int) -> None:
     """Raise RatingsError at the first line with another number of fields."""
-    for line, fields in _lines(file, separator):
+    for line, fields in lines_of(file, separator):
         if len(fields) != n_fields:
             raise RatingsError(
                 f"{file.label}, line {line}",
@@ -312,56 +267,6 @@ def _check_field_counts(file: TextFile, separator: str, n_fields: int) -> None:
                 found=f"{len(fields)}",
                 advice="If it is the last line, the file was probably cut short: get it again.",
             )
-
-
-def _lines(file: TextFile, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number (from 1) and fields of every line that is not blank; slow, for few lines or errors."""
-    with file.open() as handle:
-        text = io.TextIOWrapper(handle, encoding="utf-8-sig", newline=None if separator == "::" else "")
-        try:
-            if separator == "::":
-                yield from ((n, s.rstrip("\n").split("::")) for n, s in enumerate(text, 1) if s.strip())
-            else:
-                rows = csv.reader(text, delimiter=separator)
-                yield from ((rows.line_num, row) for row in rows if len(row) > 1 or "".join(row).strip())
-        except csv.Error as error:
-            raise RatingsError(file.label, expected="a text table", found=str(error)) from error
-        finally:
-            if not text.closed:
-                text.detach()  # or closing the wrapper would close a handle that is not its own
-
-
-def _first_line(file: TextFile, separator: str) -> list[str]:
-    for _, fields in _lines(file, separator):
-        return [field.strip() for field in fields]
-    raise RatingsError(
-        file.label, expected="lines of user, item, rating", found="an empty file", advice="Get it again."
-    )
-
-
-def _separator(file: TextFile) -> str:
-    preferred = _SEPARATOR_OF_SUFFIX.get(file.path.suffix.lower())
-    for separator in ([preferred] if preferred else []) + list(_SEPARATORS):
-        if len(_first_line(file, separator)) >= 3:
-            return separator
-    raise RatingsError(
-        f"{file.label}, first line",
-        expected="at least three fields separated by one of " + ", ".join(map(repr, _SEPARATORS)),
-        found=repr("".join(_first_line(file, "::"))[:60]),
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_header(fields: list[str]) -> bool:
-    # Columns are seldom named by numbers: "1,2,five" is a row with a wrong rating, not a header.
-    return not _is_number(fields[2]) and not (_is_number(fields[0]) and _is_number(fields[1]))
 
 
 def _positions(header: list[str], columns: Sequence[str] | None, label: str) -> list[int]:
@@ -402,12 +307,3 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
         raise RatingsError(str(path), expected="at least one rating", found="none")
     frame.columns = pd.Index(COLUMNS)
     return frame
-
-
-def _unreadable_zip(path: Path, error: Exception) -> RatingsError:
-    return RatingsError(
-        str(path),
-        expected="a complete zip archive",
-        found=str(error).rstrip(".") or type(error).__name__,
-        advice="It is probably truncated: delete it and download it again.",
-    )

@@ -18,7 +18,6 @@ from cfmtl_lib.estimators.baselines import MomentEstimator
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.logs.encoding import UNKNOWN
 from cfmtl_lib.policy.rewards import expected_reward
-from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import STRATA
 
@@ -33,7 +32,7 @@ def score_parquet(
     *,
     keep: Sequence[str] = (),
     scenario: str = "coupon",
-    cost: float | str = PAPER.cost,
+    cost: float | str,
     unknown: str = "error",
     rows_per_chunk: int = 100_000,
     progress: bool = False,

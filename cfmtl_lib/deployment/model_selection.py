@@ -30,7 +30,7 @@ def compare_models(
     *,
     folds: int | ArrayLike = 5,
     scenario: str = "coupon",
-    cost: float = PAPER.cost,
+    cost: float,
     budget: float = PAPER.budget,
     nuisances: LogNuisances | None = None,
     clusters: ArrayLike | None = None,
@@ -79,7 +79,8 @@ def compare_models(
     >>> from cfmtl_lib.estimators.baselines import Naive
     >>> from sklearn.linear_model import LogisticRegression
     >>> log = simulated_features(4000, seed=2).log
-    >>> table = compare_models(log, {"CF-OR": CFOR(outcome=LogisticRegression()), "Naive": Naive()}, folds=2)
+    >>> models = {"CF-OR": CFOR(outcome=LogisticRegression()), "Naive": Naive()}
+    >>> table = compare_models(log, models, cost=0.4, folds=2)
     >>> table.index[table["value_behind"] == 0].tolist()
     ['CF-OR']
     """
@@ -136,7 +137,7 @@ def _against_best(
 
 
 def policy_value_scorer(
-    scenario: str = "coupon", cost: float = PAPER.cost, budget: float = PAPER.budget, folds: int = 5
+    scenario: str = "coupon", *, cost: float, budget: float = PAPER.budget, folds: int = 5
 ) -> Callable[[BaseEstimator, ArrayLike, ArrayLike], float]:
     """A scorer for ``GridSearchCV``: doubly robust value of the estimator's policy on the held-out rows.
 
@@ -151,7 +152,7 @@ def policy_value_scorer(
     >>> from sklearn.model_selection import GridSearchCV
     >>> log = simulated_features(2000).log
     >>> grid = {"outcome": [LogisticRegression(C=0.001), LogisticRegression(C=1.0)]}
-    >>> search = GridSearchCV(OR(), grid, scoring=policy_value_scorer(), cv=2)
+    >>> search = GridSearchCV(OR(), grid, scoring=policy_value_scorer(cost=0.4), cv=2)
     >>> search.fit(log.x, np.column_stack([log.t, log.c, log.y])).best_params_
     {'outcome': LogisticRegression()}
     """

@@ -16,7 +16,6 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.logs.validation import outcome_columns
-from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 
 
@@ -74,7 +73,7 @@ class LogEstimator(BaseEstimator):
             self.feature_names_in_ = np.array(schema.encoder.names, dtype=object)
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """Predicted reward of treating each row, to rank rows by.
 
@@ -100,9 +99,19 @@ class LogEstimator(BaseEstimator):
         raise NotImplementedError
 
     def predict(
-        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = 0.0
     ) -> NDArray[np.float64]:
-        """:meth:`predict_reward`, by the name that scikit-learn knows."""
+        """Predict the reward under the name that scikit-learn knows; without a cost it is the uplift.
+
+        Parameters
+        ----------
+        x, scenario, cost
+            As in :meth:`predict_reward`. At a cost of 0 both scenarios are alike.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+        """
         return self.predict_reward(x, scenario, cost)
 
     def score(self, x: IncentiveLog | Rows, y: ArrayLike | None = None) -> float:

@@ -183,7 +183,7 @@ class Naive(MomentEstimator, method="Naive"):
     uses = ("converted_treated",)
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
@@ -203,7 +203,7 @@ class OR(MomentEstimator, method="OR"):
         return self.predict_moment(x, "converted_treated") - self.predict_moment(x, "converted_untreated")
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
@@ -237,7 +237,7 @@ class ORNet(OR, method="OR-net"):
     uses = tuple(MOMENTS)
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         return reward_of_means(

@@ -154,7 +154,7 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         return self.network_.predict("propensity", self.schema_.matrix(x))
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         return expected_reward(self.predict_strata(x), scenario, cost)

@@ -87,7 +87,7 @@ class CFOR(StrataEstimator, OR, method="CF-OR"):
         return strata_from_moments(*(moments[name] for name in MOMENTS))
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = PAPER.cost
+        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         return expected_reward(self.predict_strata(x), scenario, cost)

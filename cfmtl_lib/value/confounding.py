@@ -29,7 +29,6 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.rewards import check_policy
-from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.value.estimates import Estimate, mean_estimate
 from cfmtl_lib.value.scores import net_means, net_outcome, unit_scores
 
@@ -74,7 +73,7 @@ def confounding_bound(
     treatment_strength: float,
     rho: float = 1.0,
     scenario: str = "coupon",
-    cost: float = PAPER.cost,
+    cost: float,
     clusters: ArrayLike | None = None,
     level: float = 0.95,
     clip: float | None = None,
@@ -108,7 +107,7 @@ def confounding_bound(
     >>> study = simulated_features(4000, seed=1)
     >>> treat = study.strata_probability[:, 3] > 0.15
     >>> bound = confounding_bound(
-    ...     treat, study.log, study.true_nuisances, outcome_strength=0.02, treatment_strength=0.02
+    ...     treat, study.log, study.true_nuisances, cost=0.4, outcome_strength=0.02, treatment_strength=0.02
     ... )
     >>> bound.lower < bound.estimate.value < bound.upper
     True

@@ -13,7 +13,6 @@ over the grid (Montiel Olea and Plagborg-Moller, 2019, "Simultaneous confidence 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,8 +26,7 @@ from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.value.estimates import check_labels
+from cfmtl_lib.value.rankings import Ranking, bootstrap_weights, mean_height, uniform_factor
 from cfmtl_lib.value.scores import unit_scores
 
 SHARES = tuple(round(0.02 * step, 2) for step in range(51))
@@ -132,7 +130,7 @@ def budget_curve(
     nuisances: LogNuisances | None = None,
     *,
     scenario: str = "coupon",
-    cost: float = PAPER.cost,
+    cost: float,
     by: str = "share",
     budgets: ArrayLike | None = None,
     only_positive: bool = True,
@@ -187,7 +185,9 @@ def budget_curve(
     >>> from cfmtl_lib import simulated_features
     >>> study = simulated_features(3000, seed=1)
     >>> rank_by = study.strata_probability[:, 3]
-    >>> curve = budget_curve(rank_by, study.log, study.true_nuisances, budgets=[0, 0.5, 1], n_bootstrap=50)
+    >>> curve = budget_curve(
+    ...     rank_by, study.log, study.true_nuisances, cost=0.4, budgets=[0, 0.5, 1], n_bootstrap=50
+    ... )
     >>> bool(curve.value[1] > curve.value[2] / 2)
     True
     """
@@ -216,7 +216,7 @@ def budget_curve_difference(
     nuisances: LogNuisances | None = None,
     *,
     scenario: str = "coupon",
-    cost: float = PAPER.cost,
+    cost: float,
     by: str = "share",
     budgets: ArrayLike | None = None,
     only_positive: bool = True,
@@ -265,46 +265,6 @@ def budget_curve_difference(
     )
 
 
-class _Ranking:
-    """Units in the order of one score, with what each earns and pays out."""
-
-    def __init__(
-        self, score: ArrayLike, reward: NDArray[np.float64], spend: NDArray[np.float64], only_positive: bool
-    ) -> None:
-        values = np.asarray(score, dtype=np.float64)
-        if values.shape != reward.shape:
-            raise InputError("score", expected=f"shape {reward.shape}", found=f"shape {values.shape}")
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if wrong.size:
-            raise InputError("score", expected="finite numbers", found="NaN or infinity", row=int(wrong[0]))
-        self.order = np.argsort(-values, kind="stable")
-        self.n_wanted = int((values > 0).sum()) if only_positive else len(values)
-        self.reward, self.spend = reward[self.order], spend[self.order]
-
-    def at(
-        self, budgets: NDArray[np.float64], by: str, weight: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Value, spend and share treated at budgets, with weighted units; each of shape (k,)."""
-        in_order = weight[self.order]
-        total = float(in_order.sum())
-        share = np.concatenate([[0.0], np.cumsum(in_order)]) / total
-        value = np.concatenate([[0.0], np.cumsum(in_order * self.reward)]) / total
-        spend = np.concatenate([[0.0], np.cumsum(in_order * self.spend)]) / total
-        last = self.n_wanted
-        if by == "share":
-            reached = np.minimum(budgets, share[last])
-        else:
-            # Scores of payments can be negative for a unit; money once spent is not earned back.
-            spent = np.maximum.accumulate(spend[: last + 1])
-            after = np.minimum(np.searchsorted(spent, budgets, side="left"), last)
-            before = np.maximum(after - 1, 0)
-            step = spend[after] - spend[before]
-            part = np.divide(budgets - spend[before], step, out=np.ones(len(budgets)), where=step > 0)
-            reached = share[before] + np.clip(part, 0, 1) * (share[after] - share[before])
-        # Between two units the next one is treated with the probability that uses the budget up.
-        return np.interp(reached, share, value), np.interp(reached, share, spend), reached
-
-
 def _curve(
     scores_to_rank: list[ArrayLike],
     log: IncentiveLog,
@@ -331,14 +291,14 @@ def _curve(
     scores = unit_scores(log, nuisances, clip=clip)
     reward, spend = scores.reward(scenario, cost), scores.spend(scenario, cost)
     n = len(log)
-    rankings = [_Ranking(score, reward, spend, only_positive) for score in scores_to_rank]
+    rankings = [Ranking(score, reward, spend, only_positive) for score in scores_to_rank]
     grid = _checked_budgets(budgets, by, float(spend.mean()))
 
     def curves(weight: NDArray[np.float64]) -> NDArray[np.float64]:
         parts = [np.stack(ranking.at(grid, by, weight)) for ranking in rankings]
         return parts[0] if len(parts) == 1 else parts[0] - parts[1]
 
-    draw = _weights(n, clusters, seed)
+    draw = bootstrap_weights(n, clusters, seed)
     value, paid, share = curves(np.ones(n))
     replicates = np.stack(
         joblib.Parallel(n_jobs=n_jobs, prefer="threads")(
@@ -347,8 +307,8 @@ def _curve(
     )
     error, paid_error = replicates.std(axis=0, ddof=1)
     reach = float(stats.norm.ppf((1 + level) / 2)) * error
-    uniform = _uniform_factor(replicates[:, 0], value, error, level) * error
-    areas = _mean_height(grid, replicates[:, 0])
+    uniform = uniform_factor(replicates[:, 0], value, error, level) * error
+    areas = mean_height(grid, replicates[:, 0])
     return BudgetCurve(
         by=by,
         budget=grid,
@@ -361,27 +321,11 @@ def _curve(
         spend=paid,
         spend_standard_error=paid_error,
         share=share,
-        area=float(_mean_height(grid, value)),
+        area=float(mean_height(grid, value)),
         area_standard_error=float(areas.std(ddof=1)),
         level=level,
         n_bootstrap=n_bootstrap,
     )
-
-
-def _weights(n: int, clusters: ArrayLike | None, seed: int) -> Callable[[int], NDArray[np.float64]]:
-    member, n_groups = None, n
-    if clusters is not None:
-        names, member = check_labels("clusters", clusters, n)
-        n_groups = len(names)
-    if n_groups < 2:
-        raise InputError("clusters", expected="at least two units or clusters", found=str(n_groups))
-
-    def draw(index: int) -> NDArray[np.float64]:
-        # A stream a replicate: threads in any order draw the same.
-        weight = np.random.default_rng([seed, index]).standard_exponential(n_groups)
-        return weight if member is None else weight[member]
-
-    return draw
 
 
 def _checked_budgets(budgets: ArrayLike | None, by: str, spend_on_all: float) -> NDArray[np.float64]:
@@ -403,18 +347,3 @@ def _checked_budgets(budgets: ArrayLike | None, by: str, spend_on_all: float) ->
             found=repr(np.asarray(budgets).tolist())[:80],
         )
     return grid
-
-
-def _uniform_factor(
-    replicates: NDArray[np.float64], value: NDArray[np.float64], error: NDArray[np.float64], level: float
-) -> float:
-    moving = error > 1e-12 * max(1.0, float(np.abs(value).max()))
-    if not moving.any():
-        return 0.0
-    largest = (np.abs(replicates[:, moving] - value[moving]) / error[moving]).max(axis=1)
-    # A band is never narrower than the pointwise intervals.
-    return max(float(np.quantile(largest, level)), float(stats.norm.ppf((1 + level) / 2)))
-
-
-def _mean_height(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.trapezoid(values, grid, axis=-1) / (grid[-1] - grid[0])

@@ -22,7 +22,6 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.rewards import check_policy
-from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import STRATA
 from cfmtl_lib.value.scores import UnitScores, unit_scores
 
@@ -114,7 +113,7 @@ def policy_value(
     nuisances: LogNuisances | None = None,
     *,
     scenario: str = "coupon",
-    cost: float | ArrayLike = PAPER.cost,
+    cost: float | ArrayLike,
     conversion_value: float | ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     level: float = 0.95,
@@ -162,7 +161,7 @@ def policy_value(
     >>> from cfmtl_lib import simulated_features
     >>> study = simulated_features(4000, seed=1)
     >>> everyone = np.ones(4000, dtype=bool)
-    >>> value = policy_value(everyone, study.log, study.true_nuisances)
+    >>> value = policy_value(everyone, study.log, study.true_nuisances, cost=0.4)
     >>> bool(abs(value.value - study.true_value(everyone, "coupon", 0.4)) < 3 * value.standard_error)
     True
     """
@@ -193,7 +192,7 @@ def policy_value_difference(
     nuisances: LogNuisances | None = None,
     *,
     scenario: str = "coupon",
-    cost: float | ArrayLike = PAPER.cost,
+    cost: float | ArrayLike,
     conversion_value: float | ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     level: float = 0.95,

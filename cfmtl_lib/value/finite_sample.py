@@ -26,7 +26,6 @@ from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.rewards import check_policy, payment_of
-from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.value.scores import net_means, net_outcome
 
 
@@ -58,7 +57,7 @@ def reward_lower_bound(
     *,
     least_propensity: float,
     scenario: str = "coupon",
-    cost: float = PAPER.cost,
+    cost: float,
     confidence: float = 0.95,
     n_policies: int = 1,
 ) -> RewardBound:
@@ -96,7 +95,9 @@ def reward_lower_bound(
     >>> from cfmtl_lib import simulated_features
     >>> study = simulated_features(20_000, seed=1)
     >>> treat = study.strata_probability[:, 3] > 0.15
-    >>> bound = reward_lower_bound(treat, study.log, study.true_nuisances, least_propensity=0.18)
+    >>> bound = reward_lower_bound(
+    ...     treat, study.log, study.true_nuisances, cost=0.4, least_propensity=0.18
+    ... )
     >>> bound.bound < study.true_value(treat, "coupon", 0.4)
     True
     """

@@ -25,7 +25,6 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.policy.rewards import check_policy, payment_of, reward_of_means
-from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import strata_from_moments
 from cfmtl_lib.value.estimates import Estimate, mean_estimate, shares_table
 from cfmtl_lib.value.scores import checked_clip
@@ -152,7 +151,7 @@ def treated_value(
     *,
     other: ArrayLike | None = None,
     scenario: str = "coupon",
-    cost: float | ArrayLike = PAPER.cost,
+    cost: float | ArrayLike,
     conversion_value: float | ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     level: float = 0.95,

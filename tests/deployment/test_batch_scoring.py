@@ -49,7 +49,9 @@ def test_costs_can_be_a_column_and_models_without_strata_give_rewards(study, sou
     scores = pd.read_parquet(target)
     assert scores.columns.tolist() == ["reward"]
     prices = pd.read_parquet(source)["price"]
-    np.testing.assert_allclose(scores["reward"], uplift.predict_reward(study.table, cost=prices), atol=1e-12)
+    np.testing.assert_allclose(
+        scores["reward"], uplift.predict_reward(study.table, cost=prices, scenario="coupon"), atol=1e-12
+    )
 
 
 def test_memory_is_bounded_by_the_chunk(model, study, tmp_path, monkeypatch):
@@ -58,7 +60,7 @@ def test_memory_is_bounded_by_the_chunk(model, study, tmp_path, monkeypatch):
     sizes = []
     real = batch_scoring._scores
     monkeypatch.setattr(batch_scoring, "_scores", lambda m, x, s, c: sizes.append(len(x)) or real(m, x, s, c))
-    assert cf.score_parquet(model, source, target, rows_per_chunk=4000) == 30_000
+    assert cf.score_parquet(model, source, target, rows_per_chunk=4000, cost=0.4) == 30_000
     assert max(sizes) <= 4000 and sum(sizes) == 30_000
     assert pq.ParquetFile(target).metadata.num_row_groups == len(sizes)
 
@@ -70,29 +72,29 @@ def test_a_bad_row_is_named_by_its_place_in_the_file_and_leaves_nothing(model, s
     table.to_parquet(source)
     target.write_bytes(b"older")
     with pytest.raises(LogError, match=r"column 'city': .* found 'Rome' \(first at row 777\)"):
-        cf.score_parquet(model, source, target, rows_per_chunk=100)
+        cf.score_parquet(model, source, target, rows_per_chunk=100, cost=0.4)
     assert target.read_bytes() == b"older"
     assert sorted(tmp_path.iterdir()) == [source, target]
-    assert cf.score_parquet(model, source, target, unknown="missing") == 1000
+    assert cf.score_parquet(model, source, target, unknown="missing", cost=0.4) == 1000
     as_missing = table.assign(city=table["city"].where(table["city"] != "Rome", None))
     np.testing.assert_allclose(
-        pd.read_parquet(target)["reward"], model.predict_reward(as_missing), atol=1e-12
+        pd.read_parquet(target)["reward"], model.predict_reward(as_missing, "coupon", 0.4), atol=1e-12
     )
 
 
 def test_what_cannot_be_scored_is_refused(model, source, tmp_path, study):
     target = tmp_path / "scores.parquet"
     with pytest.raises(UnknownNameError, match=r"expected a column of customers\.parquet"):
-        cf.score_parquet(model, source, target, keep=["id"])
+        cf.score_parquet(model, source, target, keep=["id"], cost=0.4)
     with pytest.raises(InputError, match="one of arrays, which knows no columns"):
-        cf.score_parquet(cf.CFOR().fit(cf.simulated_features(500).log), source, target)
+        cf.score_parquet(cf.CFOR().fit(cf.simulated_features(500).log), source, target, cost=0.4)
     with pytest.raises(InputError, match="rows_per_chunk"):
-        cf.score_parquet(model, source, target, rows_per_chunk=0)
+        cf.score_parquet(model, source, target, rows_per_chunk=0, cost=0.4)
     with pytest.raises(UnknownNameError, match="unknown"):
-        cf.score_parquet(model, source, target, unknown="ignore")
+        cf.score_parquet(model, source, target, unknown="ignore", cost=0.4)
     with pytest.raises(FileNotFoundError):
-        cf.score_parquet(model, tmp_path / "none.parquet", target)
+        cf.score_parquet(model, tmp_path / "none.parquet", target, cost=0.4)
     study.table[:0].to_parquet(tmp_path / "empty.parquet")
     with pytest.raises(LogError, match="at least one row"):
-        cf.score_parquet(model, tmp_path / "empty.parquet", target)
+        cf.score_parquet(model, tmp_path / "empty.parquet", target, cost=0.4)
     assert not target.exists()

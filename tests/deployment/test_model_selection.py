@@ -85,11 +85,11 @@ def test_values_of_the_comparison_are_near_the_truth(study):
     """Policies are made in three parts of the log, each by models of the other two; the truth is known."""
     models = {"logistic": cf.CFOR(outcome=LogisticRegression())}
     fold = np.arange(len(study.log)) % 3
-    found = cf.compare_models(study.log, models, folds=fold, nuisances=study.true_nuisances)
+    found = cf.compare_models(study.log, models, folds=fold, nuisances=study.true_nuisances, cost=0.4)
     expected = 0.0
     for k in range(3):
         model = cf.CFOR(outcome=LogisticRegression()).fit(study.log.take(fold != k))
-        treat = cf.allocate(model.predict_reward(study.log.x[fold == k]), 0.4)
+        treat = cf.allocate(model.predict_reward(study.log.x[fold == k], "coupon", 0.4), 0.4)
         expected += (
             treat * cf.expected_reward(study.strata_probability[fold == k], "coupon", 0.4)
         ).sum() / len(study.log)
@@ -99,7 +99,7 @@ def test_values_of_the_comparison_are_near_the_truth(study):
 
 def test_comparison_needs_models(study):
     with pytest.raises(InputError, match="models: expected at least one"):
-        cf.compare_models(study.log, {})
+        cf.compare_models(study.log, {}, cost=0.4)
 
 
 def test_true_probabilities_are_calibrated_and_wrong_ones_are_not(study):

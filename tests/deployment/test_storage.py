@@ -248,14 +248,14 @@ class Lift(cf.LogEstimator, method="Lift"):
 def test_a_class_outside_the_package_is_fitted_compared_saved_and_loaded(tmp_path):
     log = cf.simulated_features(3000, seed=1).log
     model = factory_of("Lift")(column=2).fit(log)
-    rewards = model.predict_reward(log)
+    rewards = model.predict_reward(log, "coupon", 0.4)
     assert len(np.unique(rewards)) == 2
     table = cf.compare_models(log, {"Lift": Lift(), "OR": cf.OR()}, cost=0.1, folds=2)
     assert table.index.tolist() == ["Lift", "OR"] and table["value"].notna().all()
     fingerprint = cf.save(model, tmp_path / "lift.safetensors")
     loaded = cf.load(tmp_path / "lift.safetensors", fingerprint=fingerprint)
     assert type(loaded) is Lift and loaded.get_params() == model.get_params()
-    np.testing.assert_array_equal(loaded.predict_reward(log), rewards)
+    np.testing.assert_array_equal(loaded.predict_reward(log, "coupon", 0.4), rewards)
 
 
 def test_what_cannot_be_saved_is_named(tmp_path):

@@ -68,7 +68,7 @@ def test_interface_is_that_of_scikit_learn(name, study, fitted):
         k: str(v) for k, v in model.get_params().items()
     }
     with pytest.raises(NotFittedError):
-        fresh.predict_reward(x)
+        fresh.predict_reward(x, "coupon", 0.4)
     learnt = vars(model).keys() - vars(fresh).keys()
     assert learnt and all(key.endswith("_") and not key.startswith("_") for key in learnt)
     assert fresh.set_params(seed=5) is fresh and fresh.seed == 5
@@ -85,13 +85,18 @@ def test_interface_is_that_of_scikit_learn(name, study, fitted):
 @pytest.mark.parametrize("name", cf.METHODS)
 def test_another_seed_gives_another_fit(name, study, fitted):
     other = make(name, seed=1).fit(study.train)
-    assert not np.array_equal(other.predict_reward(study.test.x), fitted[name].predict_reward(study.test.x))
+    assert not np.array_equal(
+        other.predict_reward(study.test.x, "coupon", 0.4),
+        fitted[name].predict_reward(study.test.x, "coupon", 0.4),
+    )
 
 
 @pytest.mark.parametrize("name", cf.METHODS)
 def test_reward_defaults_are_the_published_ones_and_bad_arguments_are_refused(name, study, fitted):
     model, x = fitted[name], study.test.x
-    np.testing.assert_array_equal(model.predict_reward(x), model.predict_reward(x, "coupon", 0.4))
+    np.testing.assert_array_equal(
+        model.predict_reward(x, "coupon", 0.4), model.predict_reward(x, "coupon", 0.4)
+    )
     for arguments, message in (
         (("gift", 0.4), "'coupon', 'cash'"),
         (("cash", -1), "cost"),
@@ -200,7 +205,8 @@ def test_sharing_fits_in_any_order_changes_nothing(order, study, fitted):
         model = make(name).fit(study.train, nuisances=shared)
         assert model.nuisances_ is shared
         np.testing.assert_array_equal(
-            model.predict_reward(study.test.x, "cash"), fitted[name].predict_reward(study.test.x, "cash")
+            model.predict_reward(study.test.x, "cash", 0.4),
+            fitted[name].predict_reward(study.test.x, "cash", 0.4),
         )
     # 2 moments in 3 ways, take-up by regression, propensity: each once.
     assert len(shared.histories) == 8

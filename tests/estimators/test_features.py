@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cfmtl_lib.estimators.feature_cells import held_out_rows
 from scipy.stats import norm
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -16,6 +15,7 @@ import cfmtl_lib as cf
 from cfmtl_lib.datasets.simulation_campaign import FEATURES
 from cfmtl_lib.datasets.simulation_features import POINTS, means_of, strata_probabilities
 from cfmtl_lib.errors import InputError, LogError
+from cfmtl_lib.estimators.feature_cells import held_out_rows
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.feature_networks import N_KNOTS, FeatureScaler
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
@@ -64,11 +64,12 @@ def log(campaign):
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator_takes_tables_codes_and_logs_alike(name, campaign, log):
     model = ESTIMATORS[name]().fit(log)
-    by_table = model.predict_reward(campaign.table)
+    by_table = model.predict_reward(campaign.table, "coupon", 0.4)
     assert by_table.shape == (len(log),) and np.isfinite(by_table).all() and by_table.std() > 0.01
-    np.testing.assert_array_equal(model.predict_reward(log), by_table)
-    np.testing.assert_array_equal(model.predict_reward(log.x), by_table)
-    np.testing.assert_array_equal(model.predict(campaign.table[::-1])[::-1], by_table)
+    np.testing.assert_array_equal(model.predict_reward(log, "coupon", 0.4), by_table)
+    np.testing.assert_array_equal(model.predict_reward(log.x, "coupon", 0.4), by_table)
+    backwards = model.predict_reward(campaign.table[::-1], "coupon", 0.4)[::-1]
+    np.testing.assert_array_equal(backwards, by_table)
     if hasattr(model, "predict_strata"):
         p = model.predict_strata(campaign.table)
         np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-9)
@@ -83,11 +84,11 @@ def test_pairs_with_features_are_one_x(name):
     both = cf.IncentiveLog((train.x, numbers), train.t, train.c, train.y, n_users=45)
     assert both.x.shape == (len(train), 4) and not both.is_pairs
     model = ESTIMATORS[name]().fit(both)
-    reward = model.predict_reward((train.x, numbers))
-    np.testing.assert_array_equal(model.predict_reward(both), reward)
-    assert model.predict_reward(([[44, 0]], [[0.0, 0.0]])).shape == (1,)
+    reward = model.predict_reward((train.x, numbers), "coupon", 0.4)
+    np.testing.assert_array_equal(model.predict_reward(both, "coupon", 0.4), reward)
+    assert model.predict_reward(([[44, 0]], [[0.0, 0.0]]), "coupon", 0.4).shape == (1,)
     with pytest.raises(LogError, match=r"column 'user': expected codes 0 \(missing\) to 45"):
-        model.predict_reward(([[45, 0]], [[0.0, 0.0]]))
+        model.predict_reward(([[45, 0]], [[0.0, 0.0]]), "coupon", 0.4)
     table = pd.DataFrame(
         {"user": train.x[:, 0], "item": train.x[:, 1], "a": numbers[:, 0], "b": numbers[:, 1]}
     )
@@ -100,7 +101,7 @@ def test_pairs_with_features_are_one_x(name):
         categories=["user", "item"],
     )
     assert ids.encoder.is_category.tolist() == [True, True, False, False]
-    alike = ESTIMATORS[name]().fit(ids).predict_reward(table)
+    alike = ESTIMATORS[name]().fit(ids).predict_reward(table, "coupon", 0.4)
     if name == "OR":  # the networks have a row for users 40-44 more
         np.testing.assert_allclose(alike, reward, atol=1e-12)
 
@@ -286,9 +287,9 @@ def test_ids_and_pipelines(log):
         cf.OR(outcome=LogisticRegression()).fit(pairs)
     own = make_pipeline(OneHotEncoder(), LogisticRegression())
     assert suited(own, log) is own
-    assert cf.OR(outcome=own).fit(pairs).predict_reward(pairs.x).shape == (len(pairs),)
+    assert cf.OR(outcome=own).fit(pairs).predict_reward(pairs.x, "coupon", 0.4).shape == (len(pairs),)
     by_network = cf.OR(outcome=cf.PairClassifier(config=FitConfig(embedding_k=4, tolerance=0.01)))
-    assert np.isfinite(by_network.fit(pairs).predict_reward(pairs.x)).all()
+    assert np.isfinite(by_network.fit(pairs).predict_reward(pairs.x, "coupon", 0.4)).all()
 
 
 def test_missing_numbers_have_a_flag_and_the_middle():

@@ -77,7 +77,7 @@ def test_the_net_reward_is_its_formula(study):
             model.predict_reward(study.test.x, scenario, 0.3), 1.3 * (mu1 - mu0) - 0.3 * paid, atol=1e-12
         )
     with pytest.raises(UnknownNameError):
-        model.predict_reward(study.test.x, "voucher")
+        model.predict_reward(study.test.x, "voucher", 0.4)
     with pytest.raises(InputError):
         model.predict_reward(study.test.x, "coupon", -1)
 
@@ -124,7 +124,8 @@ def test_fitted_together_as_fitted_alone(study):
     for name in names:
         alone = estimator(name, device="cpu", seed=2).fit(study.train)
         np.testing.assert_array_equal(
-            together[name].predict_reward(study.test.x), alone.predict_reward(study.test.x)
+            together[name].predict_reward(study.test.x, "coupon", 0.4),
+            alone.predict_reward(study.test.x, "coupon", 0.4),
         )
 
 

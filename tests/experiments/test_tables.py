@@ -161,7 +161,8 @@ def test_fits_side_by_side_inside_one_study_change_no_bit():
     assert list(one) == list(two) == ["OR", "CF-MTL", "CF-OR"]
     for name, model in one.items():
         np.testing.assert_array_equal(
-            two[name].predict_reward(study.test.x), model.predict_reward(study.test.x)
+            two[name].predict_reward(study.test.x, "coupon", 0.4),
+            model.predict_reward(study.test.x, "coupon", 0.4),
         )
 
 

@@ -175,9 +175,9 @@ def test_values_go_by_the_clusters_of_the_log():
     nuisances = cf.crossfit(plain, folds=2)
     everybody = np.ones(len(plain), dtype=bool)
     for function in (
-        lambda log, **o: cf.policy_value(everybody, log, nuisances, **o).standard_error,
+        lambda log, **o: cf.policy_value(everybody, log, nuisances, cost=0.4, **o).standard_error,
         lambda log, **o: (
-            cf.policy_value_difference(everybody, ~everybody, log, nuisances, **o).standard_error
+            cf.policy_value_difference(everybody, ~everybody, log, nuisances, cost=0.4, **o).standard_error
         ),
         lambda log, **o: cf.strata_shares(log, nuisances, **o)["standard_error"].iloc[3],
     ):

@@ -103,13 +103,13 @@ def test_estimators_learn_from_files_what_they_learn_from_memory(name, shards, s
         return known[name](config=SMALL, seed=seed, **more)
 
     x = study.test.x
-    in_memory = [estimator(seed).fit(study.train).predict_reward(x) for seed in (0, 1)]
+    in_memory = [estimator(seed).fit(study.train).predict_reward(x, "coupon", 0.4) for seed in (0, 1)]
     model = estimator(0).fit(opened(shards, study))
-    from_files = model.predict_reward(x)
+    from_files = model.predict_reward(x, "coupon", 0.4)
     between_seeds = np.abs(in_memory[0] - in_memory[1]).mean()
     assert np.corrcoef(from_files, in_memory[0])[0, 1] > 0.5
     assert np.abs(from_files - in_memory[0]).mean() < 1.2 * between_seeds
-    again = estimator(0).fit(opened(shards, study)).predict_reward(x)
+    again = estimator(0).fit(opened(shards, study)).predict_reward(x, "coupon", 0.4)
     np.testing.assert_array_equal(from_files, again)
 
 

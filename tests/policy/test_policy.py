@@ -1,3 +1,5 @@
+import importlib
+import inspect
 import math
 
 import numpy as np
@@ -108,3 +110,22 @@ def test_a_budget_is_the_share_as_written():
     exactly_enough = threshold_policy(np.arange(100) - 70.0, 0.29)  # 29 pairs of positive reward
     assert (exactly_enough.threshold, exactly_enough.at_threshold) == (0, 0)
     assert exactly_enough.probability.sum() == 29
+
+
+REUSABLE = ("policy", "value", "estimators", "deployment")
+
+
+def test_no_reusable_function_has_a_silent_cost():
+    """0.4 is the paper's; whoever values a policy of their own says what an incentive costs them."""
+    asked = 0
+    for folder in REUSABLE:
+        package = importlib.import_module(f"cfmtl_lib.{folder}")
+        for _, public in inspect.getmembers(package, lambda x: inspect.isfunction(x) or inspect.isclass(x)):
+            functions = [public] if inspect.isfunction(public) else [f for _, f in inspect.getmembers(public)]
+            ours = [f for f in functions if inspect.isfunction(f) and f.__module__.startswith("cfmtl_lib")]
+            for function in ours:
+                cost = inspect.signature(function).parameters.get("cost")
+                if cost is not None and function.__name__ != "predict":  # without a cost: the uplift
+                    assert cost.default is cost.empty, f"{folder}: {function.__qualname__}"
+                    asked += 1
+    assert asked > 30

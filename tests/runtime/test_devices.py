@@ -66,7 +66,7 @@ def everywhere_else():
 @pytest.fixture(scope="module")
 def on_cpu(study, ratings):
     found = {
-        name: make(device="cpu").fit(study.train).predict_reward(study.test.x)
+        name: make(device="cpu").fit(study.train).predict_reward(study.test.x, "coupon", 0.4)
         for name, make in ESTIMATORS.items()
     }
     made = cf.semisynthetic(ratings, device="cpu", protocol=PROTOCOL)
@@ -77,7 +77,7 @@ def on_cpu(study, ratings):
 def test_fits_on_the_cpu_do_not_depend_on_the_default_device(name, study, on_cpu, everywhere_else):
     assert torch.empty(1).is_meta
     model = ESTIMATORS[name](device="cpu").fit(study.train)
-    np.testing.assert_array_equal(model.predict_reward(study.test.x), on_cpu[name])
+    np.testing.assert_array_equal(model.predict_reward(study.test.x, "coupon", 0.4), on_cpu[name])
 
 
 def test_construction_on_the_cpu_does_not_depend_on_the_default_device(ratings, on_cpu, everywhere_else):
@@ -151,7 +151,7 @@ def on_meta(monkeypatch):
 def test_fits_on_another_device_keep_everything_there(name, fits, study, on_meta):
     model = ESTIMATORS[name](device="meta").fit(study.train)
     assert len(on_meta) == fits
-    assert model.predict_reward(study.test.x).shape == (len(study.test),)
+    assert model.predict_reward(study.test.x, "coupon", 0.4).shape == (len(study.test),)
 
 
 @pytest.mark.parametrize("name, fits", [("CF-MTL", 2), ("CF-MTL-v1", 6), ("CF-MTL-v1 frozen", 6)])

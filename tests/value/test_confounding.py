@@ -124,7 +124,7 @@ def test_errors_of_the_ends_agree_with_a_simulation():
         study = cf.simulated_features(1000, seed)
         treat = study.strata_probability[:, 3] > 0.15
         bound = confounding_bound(
-            treat, study.log, study.true_nuisances, outcome_strength=0.3, treatment_strength=0.3
+            treat, study.log, study.true_nuisances, outcome_strength=0.3, treatment_strength=0.3, cost=0.4
         )
         lower.append(bound.lower)
         upper.append(bound.upper)
@@ -139,15 +139,21 @@ def test_errors_of_the_ends_agree_with_a_simulation():
 def test_nothing_to_explain_and_bad_strengths(study):
     nobody = np.zeros(len(study.log))
     bound = confounding_bound(
-        nobody, study.log, study.true_nuisances, outcome_strength=0.5, treatment_strength=0.5
+        nobody, study.log, study.true_nuisances, outcome_strength=0.5, treatment_strength=0.5, cost=0.4
     )
     assert bound.lower == bound.upper == 0
     contradicted = LogNuisances(np.full(len(nobody), 0.01), *[nobody] * 4)
     with pytest.raises(InputError, match="contradicts the log"):
         confounding_bound(
-            nobody + 1, study.log, contradicted, outcome_strength=0.1, treatment_strength=0.1, clip=0.0
+            nobody + 1,
+            study.log,
+            contradicted,
+            outcome_strength=0.1,
+            treatment_strength=0.1,
+            clip=0.0,
+            cost=0.4,
         )
     for name, bad in (("outcome_strength", 1.2), ("treatment_strength", 1.0), ("rho", 2)):
-        options = {"outcome_strength": 0.1, "treatment_strength": 0.1, name: bad}
+        options = {"outcome_strength": 0.1, "treatment_strength": 0.1, "cost": 0.4, name: bad}
         with pytest.raises(InputError, match=name):
             confounding_bound(nobody, study.log, study.true_nuisances, **options)

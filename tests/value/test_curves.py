@@ -24,13 +24,13 @@ def score(study):
 
 @pytest.fixture(scope="module")
 def curve(study, score):
-    return cf.budget_curve(score, study.log, study.true_nuisances, budgets=SHARES, n_bootstrap=200)
+    return cf.budget_curve(score, study.log, study.true_nuisances, budgets=SHARES, n_bootstrap=200, cost=0.4)
 
 
 def test_each_point_is_the_value_of_the_policy_that_allocate_gives(study, score, curve):
     for k, share in enumerate(SHARES):
         treat = cf.allocate(score, round(share, 2))
-        value = cf.policy_value(treat, study.log, study.true_nuisances)
+        value = cf.policy_value(treat, study.log, study.true_nuisances, cost=0.4)
         assert curve.value[k] == pytest.approx(value.value, abs=1e-9)
         assert curve.spend[k] == pytest.approx(value.spend.value, abs=1e-9)
         assert curve.share[k] == pytest.approx(value.share_treated, abs=1e-9)
@@ -38,9 +38,9 @@ def test_each_point_is_the_value_of_the_policy_that_allocate_gives(study, score,
 
 def test_without_the_stop_everyone_is_treated_and_the_error_is_that_of_a_mean(study, score):
     curve = cf.budget_curve(
-        score, study.log, study.true_nuisances, only_positive=False, n_bootstrap=400, budgets=SHARES
+        score, study.log, study.true_nuisances, only_positive=False, n_bootstrap=400, budgets=SHARES, cost=0.4
     )
-    value = cf.policy_value(np.ones(2000), study.log, study.true_nuisances)
+    value = cf.policy_value(np.ones(2000), study.log, study.true_nuisances, cost=0.4)
     assert curve.value[-1] == pytest.approx(value.value, abs=1e-9)
     for ours, exact in (
         (curve.standard_error[-1], value.standard_error),
@@ -60,23 +60,23 @@ def test_bands_are_nested_and_the_frame_holds_them(curve):
 def test_money_buys_what_it_pays_for(study, score):
     budgets = [0.0, 0.02, 0.05, 0.08]
     curve = cf.budget_curve(
-        score, study.log, study.true_nuisances, by="spend", budgets=budgets, n_bootstrap=50
+        score, study.log, study.true_nuisances, by="spend", budgets=budgets, n_bootstrap=50, cost=0.4
     )
     np.testing.assert_allclose(curve.spend, budgets, atol=1e-9)
     assert (np.diff(curve.share) > 0).all()
     by_share = cf.budget_curve(
-        score, study.log, study.true_nuisances, budgets=[0, *curve.share[1:], 1], n_bootstrap=50
+        score, study.log, study.true_nuisances, budgets=[0, *curve.share[1:], 1], n_bootstrap=50, cost=0.4
     )
     np.testing.assert_allclose(by_share.value[:-1], curve.value, atol=1e-9)
-    default = cf.budget_curve(score, study.log, study.true_nuisances, by="spend", n_bootstrap=50)
+    default = cf.budget_curve(score, study.log, study.true_nuisances, by="spend", n_bootstrap=50, cost=0.4)
     assert default.budget[-1] == pytest.approx(
-        cf.policy_value(np.ones(2000), study.log, study.true_nuisances).spend.value
+        cf.policy_value(np.ones(2000), study.log, study.true_nuisances, cost=0.4).spend.value
     )
 
 
 def test_differences_are_paired(study, score):
     other = score + np.random.default_rng(0).normal(0, 0.02, len(score))
-    options = {"budgets": SHARES, "n_bootstrap": 200, "only_positive": False}
+    options = {"budgets": SHARES, "n_bootstrap": 200, "only_positive": False, "cost": 0.4}
     first, second = (cf.budget_curve(s, study.log, study.true_nuisances, **options) for s in (score, other))
     difference = cf.budget_curve_difference(score, other, study.log, study.true_nuisances, **options)
     np.testing.assert_allclose(difference.value, first.value - second.value, atol=1e-12)
@@ -89,7 +89,7 @@ def test_differences_are_paired(study, score):
 
 def test_neither_threads_nor_copies_change_it_and_the_seed_does(study, score):
     def errors(log, nuisances, score, **options):
-        return cf.budget_curve(score, log, nuisances, n_bootstrap=60, **options).standard_error
+        return cf.budget_curve(score, log, nuisances, cost=0.4, n_bootstrap=60, **options).standard_error
 
     one = errors(study.log, study.true_nuisances, score, n_jobs=1)
     np.testing.assert_array_equal(one, errors(study.log, study.true_nuisances, score, n_jobs=3))
@@ -127,6 +127,7 @@ def test_pointwise_and_uniform_bands_cover_the_true_curve():
             only_positive=False,
             n_bootstrap=150,
             seed=seed,
+            cost=0.4,
         )
         pointwise.append((curve.lower <= truth + 1e-12) & (truth <= curve.upper + 1e-12))
         uniform += bool(
@@ -145,21 +146,21 @@ def test_pointwise_and_uniform_bands_cover_the_true_curve():
 def test_bad_input_is_refused(study, score):
     log, truth = study.log, study.true_nuisances
     with pytest.raises(InputError, match="score: expected shape"):
-        cf.budget_curve(score[:5], log, truth)
+        cf.budget_curve(score[:5], log, truth, cost=0.4)
     with pytest.raises(InputError, match=r"NaN or infinity .*row 3"):
-        cf.budget_curve(np.where(np.arange(2000) == 3, np.nan, score), log, truth)
+        cf.budget_curve(np.where(np.arange(2000) == 3, np.nan, score), log, truth, cost=0.4)
     for budgets in ([0.5], [0.5, 0.2], [0, 1.5], [-0.1, 0.5]):
         with pytest.raises(InputError, match="budgets"):
-            cf.budget_curve(score, log, truth, budgets=budgets)
+            cf.budget_curve(score, log, truth, budgets=budgets, cost=0.4)
     with pytest.raises(InputError, match=r"payments.*cost above 0"):
         cf.budget_curve(score, log, truth, by="spend", cost=0.0)
     with pytest.raises(InputError, match="budgets"):
-        cf.budget_curve(score, log, truth, by="spend", budgets=[0, np.inf])
+        cf.budget_curve(score, log, truth, by="spend", budgets=[0, np.inf], cost=0.4)
     with pytest.raises(UnknownNameError, match="by"):
-        cf.budget_curve(score, log, truth, by="euro")
+        cf.budget_curve(score, log, truth, by="euro", cost=0.4)
     with pytest.raises(InputError, match="n_bootstrap"):
-        cf.budget_curve(score, log, truth, n_bootstrap=10)
+        cf.budget_curve(score, log, truth, n_bootstrap=10, cost=0.4)
     with pytest.raises(InputError, match="level"):
-        cf.budget_curve(score, log, truth, level=1.0)
+        cf.budget_curve(score, log, truth, level=1.0, cost=0.4)
     with pytest.raises(InputError, match="clusters"):
-        cf.budget_curve(score, log, truth, clusters=np.zeros(2000))
+        cf.budget_curve(score, log, truth, clusters=np.zeros(2000), cost=0.4)

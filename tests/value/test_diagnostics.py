@@ -136,8 +136,8 @@ def test_no_variation_is_certainty_and_not_silence():
     assert treatment_itself["z_after"].tolist() == [np.inf, 0]
     sure = cf.LogNuisances(np.array([0.0, 0.0, 1.0, 1.0]), zero, zero, zero, zero)
     assert propensity_calibration(log, sure, n_bins=2).attrs["p_value"] == 0
-    nobody = cf.policy_value(np.zeros(4), log, nuisances)
-    everyone = cf.policy_value(np.ones(4), log, nuisances)
+    nobody = cf.policy_value(np.zeros(4), log, nuisances, cost=0.4)
+    everyone = cf.policy_value(np.ones(4), log, nuisances, cost=0.4)
     assert (nobody.z, nobody.p_positive) == (0, 0.5)
     assert (everyone.z, everyone.p_positive) == (-np.inf, 1)
 

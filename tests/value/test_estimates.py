@@ -39,7 +39,7 @@ def test_value_is_the_mean_score_of_the_treated_and_is_linear_in_the_policy(stud
 def test_spend_is_cost_times_payments(study):
     everyone = np.ones(4000)
     for scenario, paid in (("coupon", study.stratum >= 3), ("cash", study.stratum >= 2)):
-        spend = cf.policy_value(everyone, study.log, study.true_nuisances, scenario=scenario).spend
+        spend = cf.policy_value(everyone, study.log, study.true_nuisances, scenario=scenario, cost=0.4).spend
         assert abs(spend.value - 0.4 * paid.mean()) <= 3 * spend.standard_error
 
 
@@ -50,8 +50,10 @@ def test_effective_sample_size_counts_the_rows_of_a_trial_and_shrinks_with_unequ
     log = cf.IncentiveLog(np.zeros((n, 1)), t, np.zeros(n), rng.integers(0, 2, n))
     half = np.full(n, 0.5)
     trial = cf.LogNuisances(half, half, half, 0 * half, 0 * half, propensity_is_known=True)
-    assert cf.policy_value(np.ones(n), log, trial).effective_sample_size == pytest.approx((500, 500))
-    value = cf.policy_value(np.ones(4000), study.log, study.true_nuisances)
+    assert cf.policy_value(np.ones(n), log, trial, cost=0.4).effective_sample_size == pytest.approx(
+        (500, 500)
+    )
+    value = cf.policy_value(np.ones(4000), study.log, study.true_nuisances, cost=0.4)
     arms = int(study.log.t.sum()), int((study.log.t == 0).sum())
     assert all(size < arm for size, arm in zip(value.effective_sample_size, arms, strict=True))
 
@@ -90,17 +92,17 @@ def test_shares_sum_to_one_and_are_near_the_truth(study):
 def test_bad_input_is_refused(study):
     nuisances = study.true_nuisances
     with pytest.raises(InputError, match=r"treat: expected True/False or probabilities.*allocate"):
-        cf.policy_value(np.full(4000, 1.2), study.log, nuisances)
+        cf.policy_value(np.full(4000, 1.2), study.log, nuisances, cost=0.4)
     with pytest.raises(InputError, match=r"shape \(4000,\)"):
-        cf.policy_value([True, False], study.log, nuisances)
+        cf.policy_value([True, False], study.log, nuisances, cost=0.4)
     with pytest.raises(InputError, match="dtype"):
-        cf.policy_value(np.full(4000, "yes"), study.log, nuisances)
+        cf.policy_value(np.full(4000, "yes"), study.log, nuisances, cost=0.4)
     with pytest.raises(InputError, match="level"):
-        cf.policy_value(np.ones(4000), study.log, nuisances, level=95)
+        cf.policy_value(np.ones(4000), study.log, nuisances, level=95, cost=0.4)
     with pytest.raises(InputError, match="clusters"):
-        cf.policy_value(np.ones(4000), study.log, nuisances, clusters=[1, 2])
+        cf.policy_value(np.ones(4000), study.log, nuisances, clusters=[1, 2], cost=0.4)
     with pytest.raises(InputError, match="two units or clusters"):
-        cf.policy_value(np.ones(4000), study.log, nuisances, clusters=np.zeros(4000))
+        cf.policy_value(np.ones(4000), study.log, nuisances, clusters=np.zeros(4000), cost=0.4)
 
 
 def test_true_value_is_for_policies_of_x(study):
@@ -171,7 +173,7 @@ def test_doubleml_finds_the_same_on_the_same_folds(doubleml, study, treat, scena
         )
         model.set_sample_splitting([(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(4)])
         model.fit(external_predictions=given)
-        value = cf.policy_value(policy, log, nuisances, scenario=scenario, clip=0.0)
+        value = cf.policy_value(policy, log, nuisances, scenario=scenario, clip=0.0, cost=0.4)
         scale = policy.mean()
         assert scale * model.coef[0] == pytest.approx(value.value, abs=1e-6)
         if policy.all():
@@ -186,6 +188,7 @@ def test_doubleml_finds_the_same_on_the_same_folds(doubleml, study, treat, scena
                 treatment_strength=0.03,
                 scenario=scenario,
                 clip=0.0,
+                cost=0.4,
             )
             theirs = model.sensitivity_params
             assert theirs["theta"]["lower"][0] == pytest.approx(bound.lower, abs=1e-6)

@@ -63,8 +63,8 @@ def test_a_difference_is_paired(study):
     rng = np.random.default_rng(0)
     one = rng.random(len(study.log)) < 0.5
     other = one ^ (rng.random(len(study.log)) < 0.02)
-    ask = lambda *policies, **o: value.treated_value(  # noqa: E731
-        policies[0], study.log, study.true_nuisances, other=policies[1] if len(policies) > 1 else None, **o
+    ask = lambda one, other=None: value.treated_value(  # noqa: E731
+        one, study.log, study.true_nuisances, other=other, cost=0.4
     )
     gap = ask(one, other)
     assert abs(gap.value - (ask(one).value - ask(other).value)) < 1e-9
@@ -111,7 +111,7 @@ def test_intervals_cover():
         study = cf.simulated_features(1500, seed=1000 + seed)
         row = value.treated_shares(study.log, study.true_nuisances).loc["coupon buyer"]
         covered["share"] += row["lower"] <= TRUTH[3] <= row["upper"]
-        found = value.treated_value(policy[study.point], study.log, study.true_nuisances)
+        found = value.treated_value(policy[study.point], study.log, study.true_nuisances, cost=0.4)
         covered["value"] += found.lower <= truth <= found.upper
     low, high = stats.binom.interval(0.999, replications, 0.95)
     for name, count in covered.items():

@@ -27,27 +27,16 @@ from cfmtl_lib.datasets.simulation_features import (
     simulated_features,
     strata_probabilities,
 )
-from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.experiments.evaluation.stacked_logs import N_FOLDS, NUISANCES, frequency_nuisances, stacked_log
 from cfmtl_lib.nuisances.cross_fitting import crossfit
-from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
+from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.rewards import SCENARIOS, stratum_rewards
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.provenance import RunRecord, save_results
-from cfmtl_lib.strata import COUPON_BUYER, STRATA, draw_strata, observe
+from cfmtl_lib.strata import COUPON_BUYER, STRATA
 from cfmtl_lib.value.estimates import Estimate, policy_value, policy_value_difference
 from cfmtl_lib.value.finite_sample import reward_lower_bound
 from cfmtl_lib.value.scores import unit_scores
-
-NUISANCES = {
-    "both right": ("fitted", "known"),
-    "outcome wrong": ("constant", "known"),
-    "propensity wrong": ("fitted", "constant"),
-    "both wrong": ("constant", "constant"),
-    "both fitted": ("fitted", "fitted"),
-}
-"""Where (outcome means, propensity) come from: frequencies by x ("fitted") or over all x ("constant")."""
-
-N_FOLDS = 5
 
 
 def share_bias(n_replications: int = 500, n: int = 5000, seed: int = 0) -> pd.DataFrame:
@@ -78,13 +67,13 @@ def share_bias(n_replications: int = 500, n: int = 5000, seed: int = 0) -> pd.Da
     ['CF-DR', 'CF-IPS', 'CF-OR']
     """
     rng = np.random.default_rng([seed, 1])
-    log = _stacked_log(n_replications * n, rng)
+    log = stacked_log(n_replications * n, rng)
     replication = np.repeat(np.arange(n_replications), n)
     fold = np.tile(np.arange(n) % N_FOLDS, n_replications)
     truth = strata_probabilities().mean(axis=0)
     rows = []
     for name, (outcome, propensity) in NUISANCES.items():
-        means = _nuisances(log, replication, fold, outcome, propensity)
+        means = frequency_nuisances(log, replication, fold, outcome, propensity)
         zero = np.zeros(len(log))
         no_regression = LogNuisances(means.propensity, zero, zero, zero, zero, means.propensity_is_known)
         by_unit = {
@@ -235,9 +224,12 @@ def bound_tightness(
                     least_propensity=least,
                     scenario=scenario,
                     confidence=confidence,
+                    cost=PAPER.cost,
                 )
                 bounds.append(found.bound)
-                value = policy_value(treat, study.log, study.true_nuisances, scenario=scenario)
+                value = policy_value(
+                    treat, study.log, study.true_nuisances, scenario=scenario, cost=PAPER.cost
+                )
                 errors.append(value.standard_error)
             rows.append(
                 {
@@ -364,47 +356,18 @@ def _one_replication(
     for target in _targets(study.point):
         value: Estimate
         if target.other is None:
-            value = policy_value(target.treat, log, nuisances, scenario=target.scenario, level=level)
+            value = policy_value(
+                target.treat, log, nuisances, scenario=target.scenario, level=level, cost=PAPER.cost
+            )
         else:
             value = policy_value_difference(
-                target.treat, target.other, log, nuisances, scenario=target.scenario, level=level
+                target.treat,
+                target.other,
+                log,
+                nuisances,
+                scenario=target.scenario,
+                level=level,
+                cost=PAPER.cost,
             )
         found.append(value)
     return [(value.value, value.standard_error, value.lower, value.upper) for value in found]
-
-
-def _stacked_log(n: int, rng: np.random.Generator) -> IncentiveLog:
-    """Many logs one below the other, with the number of the point as the one feature."""
-    point = rng.integers(0, len(POINTS), n)
-    stratum = draw_strata(strata_probabilities()[point], rng)
-    treated = (rng.random(n) < propensities()[point]).astype(np.int8)
-    collected, converted = observe(stratum, treated)
-    return IncentiveLog(point[:, None].astype(float), treated, collected, converted)
-
-
-def _nuisances(
-    log: IncentiveLog, replication: NDArray[np.int64], fold: NDArray[np.int64], outcome: str, propensity: str
-) -> LogNuisances:
-    """Frequencies in the other folds of the same replication, by x ("fitted") or over all x ("constant")."""
-    point = log.x[:, 0].astype(np.int64)
-
-    def frequency(target: NDArray, rows: NDArray[np.bool_], how: str) -> NDArray[np.float64]:
-        cell = replication * len(POINTS) + point if how == "fitted" else replication
-        n_cells = int(cell.max()) + 1
-        size = n_cells * N_FOLDS
-        inside = (cell * N_FOLDS + fold)[rows]
-        count = np.bincount(inside, minlength=size).reshape(n_cells, N_FOLDS)
-        total = np.bincount(inside, weights=target[rows], minlength=size).reshape(n_cells, N_FOLDS)
-        count, total = (table.sum(axis=1, keepdims=True) - table for table in (count, total))
-        # An arm can be missing at one x in small logs: then the mean there is that of a coin.
-        mean = (total + 0.5 * (count == 0)) / np.maximum(count, 1)
-        return mean[cell, fold]
-
-    everyone = np.ones(len(log), dtype=bool)
-    means = {
-        name: frequency(moment.observed(log), log.t == moment.arm, outcome)
-        for name, moment in MOMENTS.items()
-    }
-    return LogNuisances.of(
-        propensities()[point] if propensity == "known" else frequency(log.t, everyone, propensity), means
-    )

@@ -170,7 +170,7 @@ def _rewards(entry: str, models: dict[str, CFMTL], study: Study) -> Found:
             entry,
             variant,
             f"{scenario} reward",
-            _earned(study, model.predict_reward(study.test.x, scenario), scenario),
+            _earned(study, model.predict_reward(study.test.x, scenario, PAPER.cost), scenario),
         )
         for variant, model in models.items()
         for scenario in SCENARIOS
@@ -235,7 +235,7 @@ def _fit_variants(opened: OpenStudy) -> Found:
             cache=opened.cache,
         )
         model = OR(config=config, device=opened.device, seed=study.seed).fit(study.train, nuisances=nuisances)
-        reward = _earned(study, model.predict_reward(study.test.x, "coupon"), "coupon")
+        reward = _earned(study, model.predict_reward(study.test.x, "coupon", PAPER.cost), "coupon")
         epochs = sum(history.n_epochs for history in nuisances.histories.values())
         found += [
             ("fit of OR", variant, "coupon reward", reward),
