@@ -48,7 +48,7 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def apart(script: str, arguments: Sequence[str], part: str) -> dict[str, Any]:
+def run_in_process(script: str, arguments: Sequence[str], part: str) -> dict[str, Any]:
     """What ``script --only part`` prints as JSON, run in a process of its own.
 
     A process starts with the peak of the one that started it, so the one that calls this must stay small.

@@ -25,13 +25,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from measuring import apart, load_kernels, peak_memory_gb, positive, say, seconds_of
+from measuring import load_kernels, peak_memory_gb, positive, run_in_process, say, seconds_of
 from sklearn.exceptions import ConvergenceWarning
 
 import cfmtl_lib as cf
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.provenance import RunRecord, save_results
-from cfmtl_lib.runtime.threads import side_by_side
+from cfmtl_lib.runtime.threads import run_parallel
 from cfmtl_lib.strata import observe
 
 N_ROWS, N_USERS, N_ITEMS = 1_260_263, 6040, 3952
@@ -109,7 +109,7 @@ def measure(axis: str, factor: float, folder: Path, seed: int, threads: int, n_r
     jobs = [
         partial(cf.CFMTL(config=config, device="cpu", seed=seed + turn).fit, log) for turn in range(n_seeds)
     ]
-    seconds = seconds_of(lambda: side_by_side(jobs, threads)) / EPOCHS
+    seconds = seconds_of(lambda: run_parallel(jobs, threads)) / EPOCHS
     return {
         "rows": len(log),
         "users": n_users,
@@ -147,9 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 folder = Path(scratch) / f"{factor}"
                 if axis == "rows in files":
                     folder.mkdir()
-                    apart(__file__, arguments, f"write:{axis}:{factor}:{folder}")
+                    run_in_process(__file__, arguments, f"write:{axis}:{factor}:{folder}")
                 for turn in range(options.rounds):
-                    found = apart(__file__, arguments, f"measure:{axis}:{factor}:{folder}")
+                    found = run_in_process(__file__, arguments, f"measure:{axis}:{factor}:{folder}")
                     rows.append({"axis": axis, "factor": factor, "round": turn} | found)
                     say(f"{axis} x {factor}: {rows[-1]}")
     table = pd.DataFrame(rows)

@@ -151,7 +151,7 @@ def other_stages(study: Study, ratings: Ratings, seed: int) -> dict[tuple[str, s
     propensity = log.propensity
     assert propensity is not None
     moments = {name: np.full(len(log), 0.5) for name in MOMENTS}
-    nuisances = cf.LogNuisances.of(propensity, moments)
+    nuisances = cf.LogNuisances.from_means(propensity, moments)
     treat = cf.allocate(np.random.default_rng(seed).random(len(log)), PAPER.budget)
 
     def construct(unrated_of: Callable[[Ratings], np.ndarray]) -> None:

@@ -25,13 +25,13 @@ import pandas as pd
 import reference_loop
 import torch
 from measuring import (
-    apart,
     load_kernels,
     parser_of,
     peak_memory_gb,
     public_command,
     public_name,
     ratings_of,
+    run_in_process,
     say,
 )
 
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, runs = [], {}
     for turn in range(options.rounds):
         for name in IMPLEMENTATIONS:
-            runs[name] = apart(__file__, arguments, name)
+            runs[name] = run_in_process(__file__, arguments, name)
             rows += [{"implementation": name, "round": turn} | stage for stage in runs[name]["stages"]]
     table = pd.DataFrame(rows)
     rewards = {name: run["rewards"] for name, run in runs.items()}

@@ -19,7 +19,7 @@ from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
 from cfmtl_lib.models.training import Network, derive_generator, fit_probability, new_network
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER, Protocol
 from cfmtl_lib.runtime.devices import resolve_device
-from cfmtl_lib.runtime.threads import side_by_side
+from cfmtl_lib.runtime.threads import run_parallel
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, COUPON_TAKER, NEVER_BUYER, NEVER_TAKER
 
 UPPER_LOWER = {
@@ -103,7 +103,7 @@ def fit_construction(
         partial(fitted, FactorizationNetwork, fits.assignment, f"{construction}: assignment MF"),
         partial(fitted, AdditiveNetwork, fits.labelling, f"{construction}: labelling NCF"),
     ]
-    assigner, labeller = side_by_side(jobs, n_jobs)
+    assigner, labeller = run_parallel(jobs, n_jobs)
     return ConstructionNetworks(cast(AdditiveNetwork, labeller), cast(FactorizationNetwork, assigner))
 
 

@@ -30,7 +30,7 @@ from cfmtl_lib.datasets.text_files import (
 )
 from cfmtl_lib.errors import RatingsError
 
-COLUMNS = ("user", "item", "rating")
+RATING_COLUMNS = ("user", "item", "rating")
 """Column names of every frame returned here, and the names looked for in a table's header."""
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -253,7 +253,7 @@ def _read_delimited(
     if not any(len(part) for part in parts):
         raise RatingsError(file.label, expected="at least one rating", found="none")
     frame = pd.concat(parts, ignore_index=True)
-    frame.columns = pd.Index(COLUMNS)
+    frame.columns = pd.Index(RATING_COLUMNS)
     return frame
 
 
@@ -271,7 +271,7 @@ def _check_field_counts(file: TextFile, separator: str, n_fields: int) -> None:
 
 def _positions(header: list[str], columns: Sequence[str] | None, label: str) -> list[int]:
     """Positions of user, item and rating in a header: by name, else the first three."""
-    wanted = tuple(columns or COLUMNS)
+    wanted = tuple(columns or RATING_COLUMNS)
     if len(header) != 0 and all(name in header for name in wanted):
         return [header.index(name) for name in wanted]
     shown = ", ".join(header[:12])
@@ -279,7 +279,9 @@ def _positions(header: list[str], columns: Sequence[str] | None, label: str) -> 
         missing = next(name for name in wanted if name not in header)
         raise RatingsError(label, expected=f"a column named {missing!r}", found=f"the columns {shown}")
     # Taking the first three would be a silent mistake where one of the names stands elsewhere.
-    if len(header) < 3 or any(name in header and header.index(name) != k for k, name in enumerate(COLUMNS)):
+    if len(header) < 3 or any(
+        name in header and header.index(name) != k for k, name in enumerate(RATING_COLUMNS)
+    ):
         raise RatingsError(
             label,
             expected="columns user, item, rating, or these as the first three",
@@ -305,5 +307,5 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
         ) from error
     if frame.empty:
         raise RatingsError(str(path), expected="at least one rating", found="none")
-    frame.columns = pd.Index(COLUMNS)
+    frame.columns = pd.Index(RATING_COLUMNS)
     return frame

@@ -13,7 +13,7 @@ from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.strata import draw_strata, observe
 
-FEATURES = ("age", "days_since_order", "orders", "spent", "city", "channel", "member")
+CAMPAIGN_FEATURES = ("age", "days_since_order", "orders", "spent", "city", "channel", "member")
 """The columns that were known before the mailing."""
 
 CITIES = ("Bergen", "Bodø", "Drammen", "Hamar", "Oslo", "Stavanger", "Tromsø", "Trondheim")
@@ -27,7 +27,7 @@ class CampaignStudy:
     Attributes
     ----------
     table : DataFrame
-        A row a customer: ``customer``, :data:`FEATURES`, ``mailed``, ``redeemed``, ``bought``, and
+        A row a customer: ``customer``, :data:`CAMPAIGN_FEATURES`, ``mailed``, ``redeemed``, ``bought``, and
         ``bought_before``: a purchase in the weeks before the mailing, which it cannot have changed.
     stratum : ndarray of shape (n,), int8
     strata_probability : ndarray of shape (n, 5), float64
@@ -47,7 +47,7 @@ class CampaignStudy:
             treatment="mailed",
             collected="redeemed",
             converted="bought",
-            features=list(FEATURES),
+            features=list(CAMPAIGN_FEATURES),
             propensity=self.propensity if known_propensity else None,
         )
 

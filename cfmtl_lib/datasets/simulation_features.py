@@ -59,7 +59,7 @@ class FeatureStudy:
         """Propensity and conditional means at the rows of the log, as they are."""
         assert self.log.propensity is not None
         means = means_of(self.strata_probability)
-        return LogNuisances.of(self.log.propensity, means, propensity_is_known=True)
+        return LogNuisances.from_means(self.log.propensity, means, propensity_is_known=True)
 
     def true_value(self, treat: ArrayLike, scenario: str, cost: float) -> float:
         """Expected reward a unit of a policy that depends on x only, in the population of all x.

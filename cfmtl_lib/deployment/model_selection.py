@@ -158,7 +158,7 @@ def policy_value_scorer(
     """
 
     def score(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> float:
-        log = IncentiveLog.of(x, y)
+        log = IncentiveLog.from_xy(x, y)
         treat = allocate(estimator.predict(x, scenario=scenario, cost=cost), budget)
         return policy_value(treat, log, crossfit(log, folds=folds), scenario=scenario, cost=cost).value
 

@@ -104,7 +104,7 @@ def load(
     fingerprint : str, optional
         That :func:`save` returned; a file of another one is refused.
     schema : InputSchema, optional
-        That x will have, ``InputSchema.of(log)``; a model of another one is refused.
+        That x will have, ``InputSchema.from_log(log)``; a model of another one is refused.
     device : str
         Where its networks go.
 

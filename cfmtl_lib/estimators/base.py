@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.errors import LogError
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood
-from cfmtl_lib.logs.encoding import Rows
+from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
@@ -19,10 +19,12 @@ from cfmtl_lib.logs.validation import outcome_columns
 from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 
 
-def log_of(x: IncentiveLog | ParquetLog | Rows, y: ArrayLike | None = None) -> IncentiveLog | ParquetLog:
-    """What ``fit`` was given, as a log; see :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.of`."""
+def as_log(
+    x: IncentiveLog | ParquetLog | FeatureRows, y: ArrayLike | None = None
+) -> IncentiveLog | ParquetLog:
+    """What ``fit`` was given, as a log; see :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_xy`."""
     if not isinstance(x, ParquetLog):
-        return IncentiveLog.of(x, y)
+        return IncentiveLog.from_xy(x, y)
     if y is not None:
         raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
     return x
@@ -63,7 +65,7 @@ class LogEstimator(BaseEstimator):
 
     def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
         """Take what x has to be from the log that is fitted."""
-        self.remember_schema(InputSchema.of(log))
+        self.remember_schema(InputSchema.from_log(log))
 
     def remember_schema(self, schema: InputSchema) -> None:
         """Set what x has to be."""
@@ -73,7 +75,7 @@ class LogEstimator(BaseEstimator):
             self.feature_names_in_ = np.array(schema.encoder.names, dtype=object)
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
+        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """Predicted reward of treating each row, to rank rows by.
 
@@ -99,7 +101,7 @@ class LogEstimator(BaseEstimator):
         raise NotImplementedError
 
     def predict(
-        self, x: IncentiveLog | Rows, scenario: str = "coupon", cost: float | ArrayLike = 0.0
+        self, x: IncentiveLog | FeatureRows, scenario: str = "coupon", cost: float | ArrayLike = 0.0
     ) -> NDArray[np.float64]:
         """Predict the reward under the name that scikit-learn knows; without a cost it is the uplift.
 
@@ -114,7 +116,7 @@ class LogEstimator(BaseEstimator):
         """
         return self.predict_reward(x, scenario, cost)
 
-    def score(self, x: IncentiveLog | Rows, y: ArrayLike | None = None) -> float:
+    def score(self, x: IncentiveLog | FeatureRows, y: ArrayLike | None = None) -> float:
         """Mean log-probability of what rows show, in nats: larger is better.
 
         Parameters
@@ -131,9 +133,9 @@ class LogEstimator(BaseEstimator):
     def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:
         raise NotImplementedError
 
-    def _rows_with_outcomes(self, x: IncentiveLog | Rows, y: ArrayLike | None) -> IncentiveLog:
+    def _rows_with_outcomes(self, x: IncentiveLog | FeatureRows, y: ArrayLike | None) -> IncentiveLog:
         if isinstance(x, IncentiveLog):
-            return IncentiveLog.of(x, y)
+            return IncentiveLog.from_xy(x, y)
         # Encoded as at fit, not anew.
         return IncentiveLog(self.schema_.matrix(x), *outcome_columns(y), encoder=self.schema_.encoder)
 
@@ -148,11 +150,11 @@ class LogEstimator(BaseEstimator):
 class StrataEstimator(LogEstimator):
     """Base of the estimators that identify strata."""
 
-    def predict_strata(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+    def predict_strata(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Strata probabilities at x: shape (n, 5), float64; rows sum to 1."""
         raise NotImplementedError
 
-    def predict_proba(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+    def predict_proba(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """:meth:`predict_strata`, by the name that scikit-learn knows."""
         return self.predict_strata(x)
 

@@ -16,9 +16,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.estimators.base import LogEstimator, log_of
+from cfmtl_lib.estimators.base import LogEstimator, as_log
 from cfmtl_lib.estimators.likelihood import outcome_log_likelihood
-from cfmtl_lib.logs.encoding import Rows
+from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig
@@ -44,7 +44,7 @@ class MomentEstimator(LogEstimator):
         is; the paper estimates that of pairs in any case.
     outcome : classifier, optional
         For the outcome regressions; see :func:`~cfmtl_lib.nuisances.learners.default_classifier` and
-        :func:`~cfmtl_lib.nuisances.learners.suited`.
+        :func:`~cfmtl_lib.nuisances.learners.adapt_learner`.
     propensity : classifier, optional
         The kind of ``outcome`` if left out.
     pseudo_outcome : regressor, optional
@@ -96,7 +96,7 @@ class MomentEstimator(LogEstimator):
 
     def fit(
         self,
-        x: IncentiveLog | ParquetLog | Rows,
+        x: IncentiveLog | ParquetLog | FeatureRows,
         y: ArrayLike | None = None,
         *,
         nuisances: PairNuisances | None = None,
@@ -108,7 +108,7 @@ class MomentEstimator(LogEstimator):
         x : IncentiveLog, ParquetLog, or features
         y : array_like of shape (n, 3), 0/1, optional
             Incentive given, collected, converted, beside features; see
-            :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.of`.
+            :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_xy`.
         nuisances : PairNuisances, optional
             Fits of the same log to share with other estimators. They must have been made with the
             settings of this estimator.
@@ -124,7 +124,7 @@ class MomentEstimator(LogEstimator):
         InputError
             If shared fits belong to another log or other settings.
         """
-        log = log_of(x, y)
+        log = as_log(x, y)
         self.remember_input(log)
         self.nuisances_ = self._own_nuisances(log) if nuisances is None else self._shared(nuisances, log)
         self.moments_ = self._fit_moments(self.nuisances_)
@@ -163,7 +163,7 @@ class MomentEstimator(LogEstimator):
     def _fit_moments(self, nuisances: Nuisances) -> dict[str, FittedMoment]:
         return {name: nuisances.moment(self.family, name) for name in self.uses}
 
-    def predict_moment(self, x: IncentiveLog | Rows, name: str) -> NDArray[np.float64]:
+    def predict_moment(self, x: IncentiveLog | FeatureRows, name: str) -> NDArray[np.float64]:
         """One fitted moment at x, shape (n,)."""
         check_is_fitted(self, "moments_")
         moment = self.moments_[check_choice("moment", name, self.moments_)]
@@ -183,7 +183,7 @@ class Naive(MomentEstimator, method="Naive"):
     uses = ("converted_treated",)
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
+        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
@@ -198,12 +198,12 @@ class OR(MomentEstimator, method="OR"):
     both scenarios. Identifies coupon buyers (the CATE), no other stratum.
     """
 
-    def predict_cate(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+    def predict_cate(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         r"""Uplift :math:`\mu_1(x) - \mu_0(x)`, shape (n,)."""
         return self.predict_moment(x, "converted_treated") - self.predict_moment(x, "converted_untreated")
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
+        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
@@ -237,7 +237,7 @@ class ORNet(OR, method="OR-net"):
     uses = tuple(MOMENTS)
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
+        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         return reward_of_means(

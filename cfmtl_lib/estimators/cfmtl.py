@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators import feature_cells, pair_cells  # noqa: F401  # backends enter by being defined
-from cfmtl_lib.estimators.base import StrataEstimator, log_of
+from cfmtl_lib.estimators.base import StrataEstimator, as_log
 from cfmtl_lib.estimators.cell_backend import CellTask, FirstStage, FittedCells, backend_for
-from cfmtl_lib.logs.encoding import Rows
+from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig, History
@@ -89,7 +89,7 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         self.seed = seed
         self.progress = progress
 
-    def fit(self, x: IncentiveLog | ParquetLog | Rows, y: ArrayLike | None = None) -> Self:
+    def fit(self, x: IncentiveLog | ParquetLog | FeatureRows, y: ArrayLike | None = None) -> Self:
         """Fit strata and propensity.
 
         Parameters
@@ -97,7 +97,7 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         x : IncentiveLog, ParquetLog, or features
         y : array_like of shape (n, 3), 0/1, optional
             Incentive given, collected, converted, beside features; see
-            :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.of`.
+            :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_xy`.
 
         Returns
         -------
@@ -111,7 +111,7 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
             If a weight is negative, all are 0, the propensity floor lies outside [0, 1), or ``config`` is
             for another kind of x.
         """
-        return self._fit(log_of(x, y))
+        return self._fit(as_log(x, y))
 
     def _fit(self, log: IncentiveLog | ParquetLog, first_stage: FirstStage | None = None) -> Self:
         self._check()
@@ -143,18 +143,18 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
                 "propensity_weight", expected="a number >= 0", found=repr(self.propensity_weight)
             )
 
-    def predict_strata(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+    def predict_strata(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict strata probabilities at x: shape (n, 5), float64, in [0, 1], rows sum to 1."""
         check_is_fitted(self, "network_")
         return self.network_.predict("strata", self.schema_.matrix(x))
 
-    def predict_propensity(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+    def predict_propensity(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict the propensity at x before the floor, shape (n,)."""
         check_is_fitted(self, "network_")
         return self.network_.predict("propensity", self.schema_.matrix(x))
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
+        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         return expected_reward(self.predict_strata(x), scenario, cost)

@@ -7,11 +7,11 @@ from typing import Self
 from numpy.typing import ArrayLike
 
 from cfmtl_lib.errors import InputError, LogError
-from cfmtl_lib.estimators.base import log_of
+from cfmtl_lib.estimators.base import as_log
 from cfmtl_lib.estimators.cell_backend import FirstStage, backend_for
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.pair_cells import PairCells, Pretrained
-from cfmtl_lib.logs.encoding import Rows
+from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig
@@ -66,7 +66,7 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
 
     def fit(
         self,
-        x: IncentiveLog | ParquetLog | Rows,
+        x: IncentiveLog | ParquetLog | FeatureRows,
         y: ArrayLike | None = None,
         *,
         pretrained: Pretrained | None = None,
@@ -93,7 +93,7 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
             As :meth:`cfmtl_lib.estimators.cfmtl.CFMTL.fit`; or if embeddings differ in length, or
             ``pretrained`` belongs to another log or other settings.
         """
-        log = log_of(x, y)
+        log = as_log(x, y)
         if pretrained is not None:
             ours = self._pair_backend(log).first_stage_settings(self._task(), self._first_stage())
             for what, found, expected in (

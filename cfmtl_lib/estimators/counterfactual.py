@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from cfmtl_lib.errors import check_choice
 from cfmtl_lib.estimators.base import StrataEstimator
 from cfmtl_lib.estimators.baselines import OR
-from cfmtl_lib.logs.encoding import Rows
+from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.nuisances.choice import FittedMoment, Nuisances
@@ -70,7 +70,7 @@ class CFOR(StrataEstimator, OR, method="CF-OR"):
         fitted = {name: nuisances.moment(self.family, name) for name in self.uses}
         return fitted | {"collected_treated": nuisances.moment("OR", "collected_treated")}
 
-    def predict_strata(self, x: IncentiveLog | Rows) -> NDArray[np.float64]:
+    def predict_strata(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Strata probabilities at x.
 
         Returns
@@ -87,7 +87,7 @@ class CFOR(StrataEstimator, OR, method="CF-OR"):
         return strata_from_moments(*(moments[name] for name in MOMENTS))
 
     def predict_reward(
-        self, x: IncentiveLog | Rows, scenario: str, cost: float | ArrayLike
+        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         return expected_reward(self.predict_strata(x), scenario, cost)

@@ -23,7 +23,7 @@ from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
 from cfmtl_lib.runtime.registry import ESTIMATORS
-from cfmtl_lib.runtime.threads import side_by_side
+from cfmtl_lib.runtime.threads import run_parallel
 
 PRODUCT_FORM = {"cell_form": "product"}
 """Of the cells, as the authors' code has them."""
@@ -181,7 +181,7 @@ def fit_methods(
         *(partial(model.fit, study.train) for model in others),
         partial(_fit_moments, of_moments, study, cache),
     ]
-    side_by_side(jobs, n_jobs)
+    run_parallel(jobs, n_jobs)
     return models
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import joblib
 import numpy as np
@@ -26,7 +26,7 @@ from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.runtime.provenance import RunRecord, save_results
 from cfmtl_lib.runtime.threads import load_before_threads, one_torch_thread
 
-Rows = Mapping[str, list[dict[str, Any]]]
+TableRows = Mapping[str, list[dict[str, Any]]]
 """What a piece of work finds: by table, rows as dictionaries."""
 
 
@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Where:
+class StudySettings:
     """Which studies, and how to go about them.
 
     Parameters
@@ -101,7 +101,7 @@ class Where:
 
         Examples
         --------
-        >>> Where(labelling="text", seeds=2).call("cfmtl_lib.table4")
+        >>> StudySettings(labelling="text", seeds=2).call("cfmtl_lib.table4")
         "cfmtl_lib.table4('simulated', labelling='text', construction='both', seeds=2)"
         """
         given: dict[str, object] = {} if self.data_dir is None else {"data_dir": "PATH"}
@@ -118,8 +118,52 @@ class Where:
         return self.dataset if self.dataset in (*CATALOG, "simulated") else "PATH"
 
 
+class SettingOptions(TypedDict, total=False):
+    """Fields of :class:`StudySettings` beside the dataset: keywords of the functions that make tables."""
+
+    data_dir: str | Path | None
+    labelling: str
+    construction: str
+    seeds: int
+    device: str
+    n_jobs: int | None
+    fits_dir: str | Path | None
+    progress: bool
+
+
+def settings_of(
+    dataset: str | StudySettings, given: SettingOptions, **defaults: Unpack[SettingOptions]
+) -> StudySettings:
+    """Put together which studies a function works on.
+
+    Parameters
+    ----------
+    dataset : str or StudySettings
+        Settings are taken as they are.
+    given : dict
+        Keywords of the caller, beside the name of a dataset.
+    **defaults
+        Of this function, where they differ from those of :class:`StudySettings`.
+
+    Raises
+    ------
+    UnknownNameError
+        If a keyword is no setting.
+    InputError
+        If keywords come with settings.
+    """
+    for name in given:
+        check_choice("setting", name, SettingOptions.__annotations__)
+    if isinstance(dataset, StudySettings):
+        if given:
+            raise InputError("settings", expected="no keywords beside StudySettings", found=", ".join(given))
+        return dataset
+    merged: SettingOptions = {**defaults, **given}
+    return StudySettings(dataset, **merged)
+
+
 @dataclass
-class OpenStudy:
+class StudyContext:
     """A study at work.
 
     Attributes
@@ -185,8 +229,8 @@ class Run:
 
 
 def run_studies(
-    work: Callable[[OpenStudy], Rows],
-    where: Where,
+    work: Callable[[StudyContext], TableRows],
+    settings: StudySettings,
     *,
     label: str,
     command: str,
@@ -198,8 +242,8 @@ def run_studies(
     Parameters
     ----------
     work : callable
-        Takes an :class:`OpenStudy`, returns rows by table.
-    where : Where
+        Takes an :class:`StudyContext`, returns rows by table.
+    settings : StudySettings
     label : str
         Name of the work in progress messages.
     command : str
@@ -220,24 +264,26 @@ def run_studies(
     RatingsError, StudyError
         If the data cannot be read, or no study can be made from them.
     """
-    tasks = where.tasks()
-    record = RunRecord(command=command, seeds=range(where.seeds))
-    kind = resolve_device(where.device).type
-    n_jobs = where.n_jobs
+    tasks = settings.tasks()
+    record = RunRecord(command=command, seeds=range(settings.seeds))
+    kind = resolve_device(settings.device).type
+    n_jobs = settings.n_jobs
     if n_jobs is None:
         n_jobs = (os.cpu_count() or 1) if kind == "cpu" else 1
     inside = max(1, positive("n_jobs", n_jobs) // len(tasks))
     # Read once for all studies, where they share one table.
-    shared = where.dataset not in ("simulated", *OBSERVED_AT_RANDOM)
-    source = ratings_of(where.dataset, where.data_dir) if shared else where.dataset
+    shared = settings.dataset not in ("simulated", *OBSERVED_AT_RANDOM)
+    source = ratings_of(settings.dataset, settings.data_dir) if shared else settings.dataset
     load_before_threads()
     FitCache()  # digests the library's sources, for all that follow: parsing is no work for threads either
     # Threads, which also share the ratings; joblib's parallel_config can send the studies elsewhere.
     run = joblib.Parallel(n_jobs=min(n_jobs, len(tasks)), prefer="threads", return_as="generator")(
-        joblib.delayed(_one_study)(work, task, source, where, inside) for task in tasks
+        joblib.delayed(_one_study)(work, task, source, settings, inside) for task in tasks
     )
     parts = list(
-        track(run, total=len(tasks), label=f"{label} on {where.dataset}: studies", enabled=where.progress)
+        track(
+            run, total=len(tasks), label=f"{label} on {settings.dataset}: studies", enabled=settings.progress
+        )
     )
     frames = {
         name: pd.DataFrame([row for part in parts for row in part.rows[name]], columns=list(columns))
@@ -259,22 +305,28 @@ def run_studies(
 class _Part(NamedTuple):
     """What one study hands back."""
 
-    rows: Rows
+    rows: TableRows
     fingerprint: str
     dataset: str
     fits: dict[str, Origin]
 
 
 def _one_study(
-    work: Callable[[OpenStudy], Rows], task: Task, source: str | Ratings, where: Where, n_jobs: int
+    work: Callable[[StudyContext], TableRows],
+    task: Task,
+    source: str | Ratings,
+    settings: StudySettings,
+    n_jobs: int,
 ) -> _Part:
-    cache = FitCache(where.fits_dir)
+    cache = FitCache(settings.fits_dir)
     with one_torch_thread():
         if isinstance(source, str) and source in OBSERVED_AT_RANDOM:
-            source = ratings_of(source, where.data_dir, task.seed)
-        study = load_study(source, where.data_dir, *task, device=where.device, n_jobs=n_jobs, cache=cache)
+            source = ratings_of(source, settings.data_dir, task.seed)
+        study = load_study(
+            source, settings.data_dir, *task, device=settings.device, n_jobs=n_jobs, cache=cache
+        )
         ratings = source if isinstance(source, Ratings) else None
-        rows = work(OpenStudy(study, ratings, where.device, cache, n_jobs))
+        rows = work(StudyContext(study, ratings, settings.device, cache, n_jobs))
     return _Part(rows, study.fingerprint, study.dataset, cache.used)
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.figures.style import OURS, REPORTED, SERIES, STRATUM_COLOURS, handed_over
+from cfmtl_lib.figures.style import OURS, REPORTED, SERIES, STRATUM_COLOURS, closed_figure
 from cfmtl_lib.strata import STRATA
 
 
@@ -76,7 +76,7 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(title=name, xlabel="predicted", xlim=(0, top), ylim=(0, top))
         ax.set_aspect("equal")
     axes[0][0].set_ylabel("true share")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_cell_calibration(table: pd.DataFrame) -> Figure:
@@ -98,7 +98,7 @@ def plot_cell_calibration(table: pd.DataFrame) -> Figure:
         ax.set(xlim=(0, top), ylim=(0, top))
     figure.supxlabel("predicted, given the arm")
     figure.supylabel("observed")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
@@ -113,7 +113,7 @@ def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(xlabel="fitted propensity", xlim=(0, 1), ylim=(0, 1))
         ax.set_aspect("equal")
     axes[0][0].set_ylabel("true propensity")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
@@ -126,7 +126,7 @@ def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
         ax.set_title(name, fontsize="medium")
         ax.set_xlabel("epoch")
     axes[0][0].set_ylabel("training loss / first epoch")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
@@ -165,7 +165,7 @@ def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_treated(treated: pd.DataFrame) -> Figure:
@@ -186,7 +186,7 @@ def plot_treated(treated: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_profiles(at: ArrayLike, losses: Mapping[str, ArrayLike]) -> Figure:
@@ -200,7 +200,7 @@ def plot_profiles(at: ArrayLike, losses: Mapping[str, ArrayLike]) -> Figure:
         ylabel="expected loss a row,\nless its minimum",
     )
     ax.legend(frameon=False)
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float]) -> Figure:
@@ -223,7 +223,7 @@ def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float])
     ax.set(xlabel="reward (conversions)", ylim=(-0.6, len(values) - 0.4))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     figure.legend(loc="outside lower center", ncols=2)
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_bands(curves: Mapping[str, pd.DataFrame], xlabels: Sequence[str], scale: float = 1.0) -> Figure:
@@ -255,7 +255,7 @@ def plot_bands(curves: Mapping[str, pd.DataFrame], xlabels: Sequence[str], scale
         ax.set_xlabel(xlabel)
     axes[0][0].legend(frameon=False)
     axes[0][0].set_ylabel("value")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def plot_curves(curves: pd.DataFrame, highlight: Sequence[str], xlabel: str) -> Figure:
@@ -288,7 +288,7 @@ def plot_curves(curves: pd.DataFrame, highlight: Sequence[str], xlabel: str) -> 
         ax.yaxis.set_major_formatter("{x:,.0f}")
     axes[0][0].set_ylabel("reward (conversions)")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def _stack(ax: Axes, counts: pd.DataFrame) -> None:
@@ -324,4 +324,4 @@ def plot_ranking(rewards: pd.DataFrame, highlight: Sequence[str]) -> Figure:
     ax.set_xticks(at, ranks.columns)
     ax.set(xlim=(-1.1, len(at) + 0.1), yticks=range(1, len(ranks) + 1), ylabel="rank by mean reward")
     ax.invert_yaxis()
-    return handed_over(figure)
+    return closed_figure(figure)

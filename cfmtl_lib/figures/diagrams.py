@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from cfmtl_lib.figures.style import STRATUM_COLOURS, handed_over
+from cfmtl_lib.figures.style import STRATUM_COLOURS, closed_figure
 from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, POTENTIAL_OUTCOMES, STRATA, strata_from_moments
 
 INK, FAINT = "#222222", "#888888"
@@ -48,7 +48,7 @@ def causal_graph() -> Figure:
         ax.text(*where, label, ha="center", va="center", color="#A03000", fontsize=9)
     ax.set(xlim=(-0.9, 6.6), ylim=(-1.35, 3.6))
     ax.axis("off")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def strata_table() -> Figure:
@@ -89,7 +89,7 @@ def strata_table() -> Figure:
     ax.text(-0.08, 2.12, "if offered", ha="right", va="bottom", weight="bold")
     ax.set(xlim=(-0.95, 4.05), ylim=(-0.05, 2.95))
     ax.axis("off")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def identification_map() -> Figure:
@@ -105,7 +105,7 @@ def identification_map() -> Figure:
     unit = [strata_from_moments(*([float(k == j)] for k in range(4)))[0] - base for j in range(4)]
     means = ["1", r"$\mu_1$", r"$\mu_0$", r"$\kappa$", r"$\tau$"]
     _matrix(right, np.column_stack([base, *unit]), STRATA, means, "stratum = sum of means")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def cf_mtl_network() -> Figure:
@@ -129,7 +129,7 @@ def cf_mtl_network() -> Figure:
         ax.plot([6.72, 8.15], [0.9, y], color="#999999", linewidth=0.6, linestyle=":")
     ax.set(xlim=(-0.6, 10.6), ylim=(0, 6.1))
     ax.axis("off")
-    return handed_over(figure)
+    return closed_figure(figure)
 
 
 def _matrix(ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> None:

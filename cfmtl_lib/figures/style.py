@@ -114,7 +114,7 @@ def picture(figure: Figure, alt: str) -> Picture:
     return Picture(drawn.getvalue(), " ".join(alt.split()))
 
 
-def handed_over(figure: Figure) -> Figure:
+def closed_figure(figure: Figure) -> Figure:
     """Let go of a figure, so that a notebook shows it where it is returned and not once more."""
     plt.close(figure)
     return figure

@@ -14,7 +14,7 @@ from cfmtl_lib.errors import LogError, check_choice
 
 KINDS = ("number", "category")
 UNKNOWN = ("error", "missing")
-Rows: TypeAlias = "ArrayLike | pd.DataFrame | tuple[ArrayLike, ArrayLike]"
+FeatureRows: TypeAlias = "ArrayLike | pd.DataFrame | tuple[ArrayLike, ArrayLike]"
 """What features can be given as; see :meth:`FrameEncoder.matrix`."""
 
 MISSING = 0
@@ -112,7 +112,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         )
         return cls(ids + tuple(Column(f"feature_{k}", "number") for k in range(n_numbers)))
 
-    def matrix(self, x: Rows) -> NDArray[np.float64]:
+    def matrix(self, x: FeatureRows) -> NDArray[np.float64]:
         """Features of rows in any form: a table, (pairs, numbers), or a matrix encoded already.
 
         Raises

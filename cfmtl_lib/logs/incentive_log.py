@@ -11,7 +11,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import InputError, LogError
-from cfmtl_lib.logs.encoding import FrameEncoder, Rows, column_of, is_pairs_with_numbers, numeric_column
+from cfmtl_lib.logs.encoding import (
+    FeatureRows,
+    FrameEncoder,
+    column_of,
+    is_pairs_with_numbers,
+    numeric_column,
+)
 from cfmtl_lib.logs.validation import (
     binary_column,
     checked_binary,
@@ -206,7 +212,9 @@ be collected that was not given: check how t and c were joined.
         )
 
     @classmethod
-    def of(cls, x: IncentiveLog | Rows, y: ArrayLike | pd.DataFrame | None = None) -> IncentiveLog:
+    def from_xy(
+        cls, x: IncentiveLog | FeatureRows, y: ArrayLike | pd.DataFrame | None = None
+    ) -> IncentiveLog:
         """A log as it is, or made of features and outcomes as scikit-learn passes them to ``fit(X, y)``.
 
         Parameters

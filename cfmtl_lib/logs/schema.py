@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 
 from cfmtl_lib.errors import LogError
-from cfmtl_lib.logs.encoding import FrameEncoder, Rows
+from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.validation import check_pairs, checked_x
@@ -33,7 +33,7 @@ class InputSchema:
 
     Examples
     --------
-    >>> schema = InputSchema.of(IncentiveLog([[0, 1], [2, 0]], t=[0, 1], c=[0, 0], y=[1, 0]))
+    >>> schema = InputSchema.from_log(IncentiveLog([[0, 1], [2, 0]], t=[0, 1], c=[0, 0], y=[1, 0]))
     >>> schema
     InputSchema(n_features=2, pair_space=(3, 2), encoder=None)
     >>> schema.matrix([[0.5, 0.1]])
@@ -48,13 +48,13 @@ This model was fitted on pairs.
     encoder: FrameEncoder | None = None
 
     @classmethod
-    def of(cls, log: IncentiveLog | ParquetLog) -> Self:
+    def from_log(cls, log: IncentiveLog | ParquetLog) -> Self:
         """The schema of a log."""
         if isinstance(log, ParquetLog):
             return cls(2, log.pair_space)
         return cls(log.x.shape[1], log.pair_space if log.is_pairs else None, log.encoder)
 
-    def matrix(self, x: IncentiveLog | Rows) -> NDArray:
+    def matrix(self, x: IncentiveLog | FeatureRows) -> NDArray:
         """Rows of x as the models see them: (n, 2) int64, or (n, p) floats.
 
         The x of a log whose codes mean other categories than those of the log that was fitted is refused; an

@@ -61,8 +61,13 @@ def _cell_losses(f, propensity_logit, cell, settings, by_f, room):  # type: igno
     The formulas of :class:`cfmtl_lib.models.losses._CellLoss`, a pass over the rows at a time.
     """
     weights, floor, propensity_weight = settings
-    of = type(floor)
-    one, zero, inside_log, most = of(1), of(0), of(INSIDE_LOG), of(1 - np.finfo(weights.dtype).eps)
+    number = type(floor)
+    one, zero, inside_log, most = (
+        number(1),
+        number(0),
+        number(INSIDE_LOG),
+        number(1 - np.finfo(weights.dtype).eps),
+    )
     n = len(cell)
     sigmoid, g, given_arm, inner, by_g, by_q = room[0], room[1], room[2], room[3], room[4], room[5]
     _softmax(f, given_arm, inner)

@@ -197,8 +197,8 @@ class CompiledSteps:
                 self._additive(network.pair_network(part)) for part in ("strata", "propensity")
             )
             weights = network.cell_weight.numpy().ravel()
-            of = weights.dtype.type
-            settings = (weights, of(network.propensity_floor), of(network.propensity_weight))
+            number = weights.dtype.type
+            settings = (weights, number(network.propensity_floor), number(network.propensity_weight))
             self._run = lambda user, item, cell, size, *rest: compiled_cells.cells_epoch(
                 strata, propensity, user, item, cell, size, settings, *rest
             )

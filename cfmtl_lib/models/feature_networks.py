@@ -80,10 +80,6 @@ class FeatureConfig:
                 raise InputError(f"FeatureConfig.{name}", expected="whole numbers >= 1", found=repr(value))
 
 
-FEATURES = FeatureConfig()
-"""The default."""
-
-
 @storable
 @dataclass(frozen=True, eq=False)
 class FeatureScaler:

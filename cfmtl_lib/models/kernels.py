@@ -104,15 +104,15 @@ class Rate(NamedTuple):
 def rate_of(step, learning_rate, weight_decay, one):  # type: ignore[no-untyped-def]
     """Of the step of this number, counted from 1."""
     first, second = BETAS
-    of = type(one)
+    number = type(one)
     return Rate(
-        of(weight_decay),
-        of(1 - first),
-        of(second),
-        of(1 - second),
-        of(learning_rate / (1 - first**step)),
-        of(1 / np.sqrt(1 - second**step)),
-        of(EPSILON),
+        number(weight_decay),
+        number(1 - first),
+        number(second),
+        number(1 - second),
+        number(learning_rate / (1 - first**step)),
+        number(1 / np.sqrt(1 - second**step)),
+        number(EPSILON),
     )
 
 

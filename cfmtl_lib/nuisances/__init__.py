@@ -2,7 +2,7 @@
 
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
-from cfmtl_lib.nuisances.learners import default_classifier, default_regressor, suited
+from cfmtl_lib.nuisances.learners import adapt_learner, default_classifier, default_regressor
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, LogNuisances
 from cfmtl_lib.nuisances.pair_classifier import PairClassifier
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
@@ -14,8 +14,8 @@ __all__ = [
     "LogNuisances",
     "PairClassifier",
     "PairNuisances",
+    "adapt_learner",
     "crossfit",
     "default_classifier",
     "default_regressor",
-    "suited",
 ]

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.nuisances.learners import boosting, default_classifier, suited
+from cfmtl_lib.nuisances.learners import adapt_learner, boosting, default_classifier
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.runtime.threads import threads_for
@@ -38,7 +38,7 @@ def crossfit(
         :class:`~cfmtl_lib.nuisances.pair_classifier.PairClassifier`
         for pairs and boosted trees (:func:`~cfmtl_lib.nuisances.learners.boosting`) for features if left
         out. How it is
-        shown the columns of a table: :func:`~cfmtl_lib.nuisances.learners.suited`.
+        shown the columns of a table: :func:`~cfmtl_lib.nuisances.learners.adapt_learner`.
     propensity : classifier or array_like of shape (n,), optional
         How to estimate the propensity, or its known values. If left out: the known propensity of the log
         where it has one, else estimated by the same kind of classifier as the outcomes.
@@ -95,8 +95,8 @@ def crossfit(
     if propensity is None:
         propensity = clone(outcome) if log.propensity is None else log.propensity
     if features is None:  # what is given beside the log is as the classifiers want it
-        outcome = suited(outcome, log)
-        propensity = suited(propensity, log) if hasattr(propensity, "predict_proba") else propensity
+        outcome = adapt_learner(outcome, log)
+        propensity = adapt_learner(propensity, log) if hasattr(propensity, "predict_proba") else propensity
     fold = fold_of_rows(log, folds, seed)
     everyone = np.ones(n, dtype=bool)
     targets: dict[str, tuple[NDArray, NDArray[np.bool_]]] = {
@@ -118,7 +118,7 @@ def crossfit(
             values[name][held_out] = predict(seen[held_out])
     if is_known:
         values["propensity"] = np.asarray(propensity, dtype=np.float64)
-    return LogNuisances.of(values["propensity"], values, propensity_is_known=is_known)
+    return LogNuisances.from_means(values["propensity"], values, propensity_is_known=is_known)
 
 
 def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator, clone
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
-from cfmtl_lib.nuisances.learners import default_classifier, default_regressor, suited
+from cfmtl_lib.nuisances.learners import adapt_learner, default_classifier, default_regressor
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, LogNuisances
 from cfmtl_lib.runtime.registry import storable
 from cfmtl_lib.runtime.threads import threads_for
@@ -103,8 +103,8 @@ class FeatureNuisances:
             raise InputError("folds", expected="at least 2", found=repr(folds))
         self.log, self.propensity_clip = log, (float(low), float(high))
         self.folds, self.seed, self.progress = folds, seed, progress
-        self._outcome = default_classifier(log, seed) if outcome is None else suited(outcome, log)
-        self._propensity = propensity if propensity is None else suited(propensity, log)
+        self._outcome = default_classifier(log, seed) if outcome is None else adapt_learner(outcome, log)
+        self._propensity = propensity if propensity is None else adapt_learner(propensity, log)
         self._pseudo_outcome = pseudo_outcome
         self._fitted: dict[str, FittedMean] = {}
         self._held_out: LogNuisances | None = None
@@ -157,7 +157,7 @@ class FeatureNuisances:
         learner = (
             default_regressor(log, self.seed)
             if self._pseudo_outcome is None
-            else clone(suited(self._pseudo_outcome, log))
+            else clone(adapt_learner(self._pseudo_outcome, log))
         )
         return self._fit(learner, np.ones(len(log), dtype=bool), target)
 

@@ -51,15 +51,15 @@ def default_classifier(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
     """
     if log.is_pairs:
         return PairClassifier(pair_space=log.pair_space)
-    return suited(boosting(HistGradientBoostingClassifier, len(log), seed), log)
+    return adapt_learner(boosting(HistGradientBoostingClassifier, len(log), seed), log)
 
 
 def default_regressor(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
     """As :func:`default_classifier`, for targets that are no probabilities; features only."""
-    return suited(boosting(HistGradientBoostingRegressor, len(log), seed), log)
+    return adapt_learner(boosting(HistGradientBoostingRegressor, len(log), seed), log)
 
 
-def suited(learner: BaseEstimator, log: IncentiveLog) -> BaseEstimator:
+def adapt_learner(learner: BaseEstimator, log: IncentiveLog) -> BaseEstimator:
     """A learner as it can be fitted to the x of a log, without taking a code for a quantity.
 
     Parameters

@@ -125,7 +125,7 @@ class LogNuisances:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of(
+    def from_means(
         cls, propensity: ArrayLike, means: Mapping[str, ArrayLike], *, propensity_is_known: bool = False
     ) -> Self:
         """From a propensity and the four means by name (:data:`MOMENTS`)."""

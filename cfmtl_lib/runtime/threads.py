@@ -8,10 +8,10 @@ whatever runs beside it, since sums depend on how they are split.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
+import joblib
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -48,22 +48,33 @@ def load_before_threads() -> None:
     torch.optim.Adam([torch.nn.Parameter(torch.empty(0))])
 
 
-def side_by_side(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Result]:
-    """Run the jobs, ``n_jobs`` at a time, each with one torch thread; results in the order of the jobs.
+def run_parallel(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Result]:
+    """Run jobs, ``n_jobs`` at a time in threads of joblib, each with one torch thread.
 
-    The first error, or Ctrl-C, is raised at once; jobs that have begun end in the background, unheard.
+    Parameters
+    ----------
+    jobs : sequence of callable
+    n_jobs : int
+
+    Returns
+    -------
+    list
+        Results in the order of the jobs.
 
     Examples
     --------
-    >>> side_by_side([lambda: 1, lambda: 2, lambda: 3], n_jobs=2)
+    >>> run_parallel([lambda: 1, lambda: 2, lambda: 3], n_jobs=2)
     [1, 2, 3]
     """
+
+    def alone(job: Callable[[], Result]) -> Result:
+        torch.set_num_threads(1)  # a setting of the thread that runs the job
+        return job()
+
     with one_torch_thread():
         if n_jobs == 1 or len(jobs) == 1:
             return [job() for job in jobs]
         load_before_threads()
-        pool = ThreadPoolExecutor(n_jobs, initializer=torch.set_num_threads, initargs=(1,))
-        try:
-            return [future.result() for future in [pool.submit(job) for job in jobs]]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return joblib.Parallel(min(n_jobs, len(jobs)), backend="threading")(
+            joblib.delayed(alone)(job) for job in jobs
+        )

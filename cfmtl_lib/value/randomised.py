@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.value.estimates import check_labels, mean_estimate
 
-COLUMNS = ["value", "standard_error", "lower", "upper"]
+ESTIMATE_COLUMNS = ["value", "standard_error", "lower", "upper"]
 
 
 def arm_scores(
@@ -137,8 +137,10 @@ def arm_means(
     rows = []
     for k in shown:
         estimate = mean_estimate(scores[:, k] - base, clusters=clusters, level=level)
-        rows.append([int((given == labels[k]).sum()), *(getattr(estimate, name) for name in COLUMNS)])
-    return pd.DataFrame(rows, index=pd.Index(labels[shown], name="arm"), columns=["n", *COLUMNS])
+        rows.append(
+            [int((given == labels[k]).sum()), *(getattr(estimate, name) for name in ESTIMATE_COLUMNS)]
+        )
+    return pd.DataFrame(rows, index=pd.Index(labels[shown], name="arm"), columns=["n", *ESTIMATE_COLUMNS])
 
 
 def complementary_thinning(

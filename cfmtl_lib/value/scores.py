@@ -68,10 +68,10 @@ class UnitScores:
 
         Cost and value of a conversion as in :func:`~cfmtl_lib.policy.rewards.expected_reward`.
         """
-        of = self.by_moment()
-        paid = of[payment_of(scenario).moment]
+        by_name = self.by_moment()
+        paid = by_name[payment_of(scenario).moment]
         return reward_of_means(
-            of["converted_treated"], of["converted_untreated"], paid, cost, conversion_value
+            by_name["converted_treated"], by_name["converted_untreated"], paid, cost, conversion_value
         )
 
     def spend(self, scenario: str, cost: float | ArrayLike) -> NDArray[np.float64]:

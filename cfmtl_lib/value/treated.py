@@ -60,10 +60,10 @@ class TreatedScores:
         self, scenario: str, cost: float | ArrayLike, conversion_value: float | ArrayLike | None = None
     ) -> NDArray[np.float64]:
         """Scores of the reward of treating, as those of ``UnitScores``; shape (n,)."""
-        of = dict(zip(MOMENTS, self.moments.T, strict=True))
-        paid = of[payment_of(scenario).moment]
+        by_name = dict(zip(MOMENTS, self.moments.T, strict=True))
+        paid = by_name[payment_of(scenario).moment]
         return reward_of_means(
-            of["converted_treated"], of["converted_untreated"], paid, cost, conversion_value
+            by_name["converted_treated"], by_name["converted_untreated"], paid, cost, conversion_value
         )
 
 

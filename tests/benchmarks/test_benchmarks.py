@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cfmtl_lib as cf
-from cfmtl_lib.experiments.paper.tables import METHODS
+from cfmtl_lib.experiments.methods import METHODS
 from cfmtl_lib.models.losses import CellNetwork
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
 from cfmtl_lib.models.training import derive_generator, fit_probability

@@ -77,7 +77,7 @@ def test_units_are_active_households_and_campaigns_of_type_a():
     assert by["mailed"].to_dict() == {1: 1, 2: 0, 3: 1, 6: 1}
     assert by["redeemed"].to_dict() == {1: 1, 2: 0, 3: 0, 6: 0}
     assert by["bought"].to_dict() == {1: 1, 2: 1, 3: 0, 6: 0}
-    assert list(units.columns) == list(cj.COLUMNS)
+    assert list(units.columns) == list(cj.HOUSEHOLD_COLUMNS)
 
 
 def test_features_end_the_day_before():
@@ -123,7 +123,7 @@ def simulated():
 
 def test_simulated_shares_are_found(simulated):
     table, p = simulated
-    assert list(table.columns) == list(cj.COLUMNS)
+    assert list(table.columns) == list(cj.HOUSEHOLD_COLUMNS)
     found = coupon_study.shares(table)["shares"].set_index("stratum")
     truth = p[table["mailed"].to_numpy() == 1].mean(axis=0)
     assert (abs(found["value"] - truth) < 3 * found["standard_error"] + 1e-3).all()
@@ -177,7 +177,7 @@ def test_all_tables_are_there(simulated):
 def test_overlap_is_that_of_the_treated_scores(simulated):
     log = coupon_study.study_log(simulated[0])
     nuisances = __import__("cfmtl_lib").crossfit(log, folds=2)
-    row = coupon_study.overlap(log, nuisances).iloc[0]
+    row = coupon_study.overlap_among_mailed(log, nuisances).iloc[0]
     odds = value.treated_scores(log, nuisances, clip=0.01).odds
     assert row["largest_weight"] == odds.max() and row["effective_unmailed"] < (log.t == 0).sum()
     assert 0.5 < row["auc"] < 1

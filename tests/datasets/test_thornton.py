@@ -249,14 +249,14 @@ def test_judged_values_are_the_true_ones_within_three_standard_errors(trial, sam
 
 def test_rules_do_not_see_the_test_result_and_keep_the_budget(sample):
     assert "hiv_positive" not in cash_targeting.RULE_FEATURES
-    assert cash_trial.FEATURES[: len(cash_targeting.RULE_FEATURES)] == cash_targeting.RULE_FEATURES
+    assert cash_trial.TRIAL_FEATURES[: len(cash_targeting.RULE_FEATURES)] == cash_targeting.RULE_FEATURES
     values, _ = cash_targeting.targeting(sample, 1)
     budgeted = values[values["rule"].str.endswith("budget")]
     assert (budgeted["share_offered"] <= cash_targeting.BUDGET + 1e-9).all()
 
 
 def test_doses_add_up(sample):
-    tables = cash_targeting.doses(sample)
+    tables = cash_targeting.effects_by_amount(sample)
     doses, steps, net = tables["doses"], tables["steps"], tables["net"]
     assert doses["rows"].sum() == len(sample)
     assert steps["more_learnt"].sum() == pytest.approx(doses["coupon_buyers"].iloc[-1])

@@ -72,7 +72,7 @@ def test_a_loaded_model_predicts_the_same_bits(name, pairs, table, tmp_path):
     model.fit(log)
     path = tmp_path / "new folder" / "model.safetensors"
     fingerprint = cf.save(model, path)
-    loaded = cf.load(path, fingerprint=fingerprint, schema=cf.InputSchema.of(log), device="cpu")
+    loaded = cf.load(path, fingerprint=fingerprint, schema=cf.InputSchema.from_log(log), device="cpu")
     assert type(loaded) is type(model) and loaded.schema_ == model.schema_
     for scenario in cf.SCENARIOS:
         np.testing.assert_array_equal(
@@ -204,7 +204,7 @@ def test_files_that_do_not_hold_together_are_refused(change, message, saved):
 def test_a_wrong_schema_is_refused(saved, pairs):
     path, _ = saved
     with pytest.raises(ModelFileError, match=r"expected a model of InputSchema\(n_features=2, pair_space"):
-        cf.load(path, schema=cf.InputSchema.of(pairs))
+        cf.load(path, schema=cf.InputSchema.from_log(pairs))
 
 
 def test_planted_learners_are_refused(tmp_path, monkeypatch):
@@ -233,7 +233,7 @@ class Lift(cf.LogEstimator, method="Lift"):
         self.column, self.floor = column, floor
 
     def fit(self, x, y=None):
-        log = cf.IncentiveLog.of(x, y)
+        log = cf.IncentiveLog.from_xy(x, y)
         self.remember_input(log)
         self.groups_ = np.unique(log.x[:, self.column])
         rows = [(log.x[:, self.column] == g, log.t == 1) for g in self.groups_]

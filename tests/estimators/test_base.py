@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import cfmtl_lib as cf
-from cfmtl_lib.datasets.simulation_campaign import FEATURES
+from cfmtl_lib.datasets.simulation_campaign import CAMPAIGN_FEATURES
 from cfmtl_lib.errors import LogError
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.runtime.registry import ESTIMATORS
@@ -67,14 +67,14 @@ def test_a_pipeline_picks_columns_of_a_table():
 def test_tables_need_no_log():
     """Columns of a table keep their categories through the parts of a cross-validation."""
     table = cf.simulated_campaign(1200, seed=1).table
-    y, x = table[["mailed", "redeemed", "bought"]], table[list(FEATURES)]
+    y, x = table[["mailed", "redeemed", "bought"]], table[list(CAMPAIGN_FEATURES)]
     x = x.assign(city=x["city"].astype("category"), channel=x["channel"].astype("category"))
     model = cf.CFOR(outcome=LOGISTIC)
     scores = cross_val_score(model, x, y, cv=3)
     assert scores.shape == (3,) and np.isfinite(scores).all()
     fitted = model.fit(x, y)
-    assert fitted.feature_names_in_.tolist() == list(FEATURES)
-    log = cf.IncentiveLog.of(x, y)
+    assert fitted.feature_names_in_.tolist() == list(CAMPAIGN_FEATURES)
+    log = cf.IncentiveLog.from_xy(x, y)
     assert fitted.score(x, y) == fitted.score(log) == fitted.score(log.x, y)
 
 

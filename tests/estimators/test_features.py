@@ -12,14 +12,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 import cfmtl_lib as cf
-from cfmtl_lib.datasets.simulation_campaign import FEATURES
+from cfmtl_lib.datasets.simulation_campaign import CAMPAIGN_FEATURES
 from cfmtl_lib.datasets.simulation_features import POINTS, means_of, strata_probabilities
 from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.estimators.feature_cells import held_out_rows
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.feature_networks import N_KNOTS, FeatureScaler
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
-from cfmtl_lib.nuisances.learners import MOST_LEVELS, default_classifier, suited
+from cfmtl_lib.nuisances.learners import MOST_LEVELS, adapt_learner, default_classifier
 
 QUICK = cf.FeatureConfig(
     hidden=(16,),
@@ -219,11 +219,11 @@ def test_estimates_approach_the_truth(kind):
 
 
 def test_learners_see_categories_as_categories(campaign, log):
-    coded = [name in ("city", "channel") for name in FEATURES]
+    coded = [name in ("city", "channel") for name in CAMPAIGN_FEATURES]
     assert default_classifier(log).categorical_features == [k for k, is_code in enumerate(coded) if is_code]
-    boosting = suited(HistGradientBoostingClassifier(), log)
+    boosting = adapt_learner(HistGradientBoostingClassifier(), log)
     assert boosting.get_params()["categorical_features"] == [4, 5]
-    logistic = suited(LogisticRegression(max_iter=500), log).fit(log.x, log.y)
+    logistic = adapt_learner(LogisticRegression(max_iter=500), log).fit(log.x, log.y)
     levels = logistic[0].transformers_[0][1].categories_
     assert [len(values) for values in levels] == [9, 4]  # with the missing one
     # A renaming of the levels changes their codes and nothing else.
@@ -231,9 +231,13 @@ def test_learners_see_categories_as_categories(campaign, log):
         city=campaign.table["city"].map({"Oslo": "Aa", "Bergen": "Zz"}).fillna(campaign.table["city"])
     )
     other = cf.IncentiveLog.from_frame(
-        renamed, treatment="mailed", collected="redeemed", converted="bought", features=list(FEATURES)
+        renamed,
+        treatment="mailed",
+        collected="redeemed",
+        converted="bought",
+        features=list(CAMPAIGN_FEATURES),
     )
-    again = suited(LogisticRegression(max_iter=500), other).fit(other.x, other.y)
+    again = adapt_learner(LogisticRegression(max_iter=500), other).fit(other.x, other.y)
     np.testing.assert_allclose(again.predict_proba(other.x), logistic.predict_proba(log.x), atol=1e-3)
 
 
@@ -251,7 +255,7 @@ def test_boosting_has_the_smaller_log_loss_on_other_customers(n):
             )
             for learner in (
                 default_classifier(log),
-                suited(HistGradientBoostingClassifier(random_state=0), log),
+                adapt_learner(HistGradientBoostingClassifier(random_state=0), log),
             )
         ]
         assert loss[0] < loss[1]
@@ -286,7 +290,7 @@ def test_ids_and_pipelines(log):
     with pytest.raises(InputError, match="LogisticRegression, which takes user and item ids for quantities"):
         cf.OR(outcome=LogisticRegression()).fit(pairs)
     own = make_pipeline(OneHotEncoder(), LogisticRegression())
-    assert suited(own, log) is own
+    assert adapt_learner(own, log) is own
     assert cf.OR(outcome=own).fit(pairs).predict_reward(pairs.x, "coupon", 0.4).shape == (len(pairs),)
     by_network = cf.OR(outcome=cf.PairClassifier(config=FitConfig(embedding_k=4, tolerance=0.01)))
     assert np.isfinite(by_network.fit(pairs).predict_reward(pairs.x, "coupon", 0.4)).all()
@@ -341,7 +345,7 @@ def test_networks_stop_on_whole_clusters(campaign):
         treatment="mailed",
         collected="redeemed",
         converted="bought",
-        features=list(FEATURES),
+        features=list(CAMPAIGN_FEATURES),
         cluster="household",
     )
     aside = [held_out_rows(log, 0.2, 0, network) for network in range(2)]
@@ -358,7 +362,7 @@ def test_a_log_of_another_encoder_is_refused(campaign, log):
     model = cf.CFOR().fit(log)
     north = campaign.table[campaign.table["city"].isin(["Tromsø", "Bodø"])]
     other = cf.IncentiveLog.from_frame(
-        north, treatment="mailed", collected="redeemed", converted="bought", features=list(FEATURES)
+        north, treatment="mailed", collected="redeemed", converted="bought", features=list(CAMPAIGN_FEATURES)
     )
     with pytest.raises(LogError, match="another encoder"):
         model.predict_strata(other)
@@ -367,7 +371,7 @@ def test_a_log_of_another_encoder_is_refused(campaign, log):
         treatment="mailed",
         collected="redeemed",
         converted="bought",
-        features=list(FEATURES),
+        features=list(CAMPAIGN_FEATURES),
         encoder=log.encoder,
     )
     np.testing.assert_array_equal(model.predict_strata(same), model.predict_strata(north))

@@ -8,7 +8,7 @@ import pytest
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.experiments.evaluation.campaign_accuracy import METHODS, feature_accuracy, judged
+from cfmtl_lib.experiments.evaluation.campaign_accuracy import CAMPAIGN_METHODS, accuracy_of, feature_accuracy
 
 
 def test_the_truth_itself_is_judged_perfect():
@@ -21,7 +21,7 @@ def test_the_truth_itself_is_judged_perfect():
         def predict_reward(self, table, scenario, cost):
             return cf.expected_reward(later.strata_probability, scenario, cost)
 
-    found = judged(Oracle(), later)
+    found = accuracy_of(Oracle(), later)
     assert found.pop("coupon_reward") == found.pop("cash_reward") == 1.0
     assert set(found.values()) == {0.0} and len(found) == 6
 
@@ -48,4 +48,4 @@ def test_rows_and_files(tmp_path):
     assert json.loads((tmp_path / "simulated-campaign" / "accuracy.json").read_text())["seeds"] == [0, 1]
     with pytest.raises(InputError, match="seeds"):
         feature_accuracy(0)
-    assert len(METHODS) == 7
+    assert len(CAMPAIGN_METHODS) == 7

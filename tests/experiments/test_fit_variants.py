@@ -9,7 +9,7 @@ import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, UnknownNameError
 from cfmtl_lib.experiments.methods import METHODS, estimator
 from cfmtl_lib.experiments.paper import fit_variants as module
-from cfmtl_lib.experiments.paper.fit_variants import COLUMNS, differences_of_variants
+from cfmtl_lib.experiments.paper.fit_variants import VARIANT_COLUMNS, differences_of_variants
 from cfmtl_lib.runtime.provenance import load_results
 
 
@@ -31,7 +31,7 @@ def test_the_paper_variant_is_table_4(small, tmp_path):
     options = {"construction": "authors", "seeds": 2, "methods": ["OR", "CF-MTL"], "progress": False}
     variants = {"paper": {}, "short": {"max_epochs": 2, "tolerance": 1.0, "patience": 1}}
     table = cf.fit_variants(results_dir=tmp_path, variants=variants, **options)
-    assert list(table) == COLUMNS and len(table) == 2 * 2 * 2 * 2
+    assert list(table) == VARIANT_COLUMNS and len(table) == 2 * 2 * 2 * 2
     of_paper = table[table["variant"] == "paper"].set_index(["scenario", "method", "seed"])["reward"]
     published = cf.table4(**options).set_index(["scenario", "method", "seed"])["reward"]
     assert of_paper.to_dict() == published.to_dict()

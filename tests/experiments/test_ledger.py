@@ -467,8 +467,8 @@ def test_on_ratings_the_labelling_network_and_the_pool_are_measured(tmp_path):
     user, item = np.divmod(rng.choice(1000, 400, replace=False), 25)
     ratings = cf.Ratings(user, item, rng.integers(1, 6, 400), n_users=40, n_items=30)
     study = cf.semisynthetic(ratings, device="cpu")
-    opened = studies.OpenStudy(study, ratings, "cpu", FitCache(tmp_path), 1)
-    found = {(entry, name): value for entry, _, name, value in _labelling(opened)}
+    context = studies.StudyContext(study, ratings, "cpu", FitCache(tmp_path), 1)
+    found = {(entry, name): value for entry, _, name, value in _labelling(context)}
     networks = fit_construction(ratings, device="cpu")
     score = predict_probability(networks.labeller, ratings.pairs)
     for name, expected in labelling_quality(score, ratings.outcome).items():

@@ -11,10 +11,10 @@ from cfmtl_lib.errors import UnknownNameError
 from cfmtl_lib.experiments import studies
 from cfmtl_lib.experiments.evaluation.value_accuracy import (
     SOURCES,
-    alarms,
     log_of_test_pairs,
     nuisances_for,
     policy_check,
+    propensity_diagnostics,
 )
 from cfmtl_lib.runtime.provenance import load_results
 from cfmtl_lib.strata import observe
@@ -73,7 +73,7 @@ def test_sources_share_what_they_share():
     np.testing.assert_array_equal(richest.propensity, found["boosted trees"].propensity)
     assert not np.array_equal(richest.converted_treated, found["additive"].converted_treated)
     assert [n.propensity_is_known for n in found.values()] == [True, False, False, False, False]
-    assert set(alarms(judged, found["known"])) == {
+    assert set(propensity_diagnostics(judged, found["known"])) == {
         "log_loss",
         "calibration_p",
         "control_effect",

@@ -35,11 +35,11 @@ def campaign(n=60, seed=0):
     )
 
 
-FEATURES = ["age", "city", "member"]
+CAMPAIGN_FEATURES = ["age", "city", "member"]
 
 
 def take(frame, **options):
-    return cf.IncentiveLog.from_frame(frame, **(ROLES | {"features": FEATURES} | options))
+    return cf.IncentiveLog.from_frame(frame, **(ROLES | {"features": CAMPAIGN_FEATURES} | options))
 
 
 def test_columns_land_where_they_belong():
@@ -54,7 +54,7 @@ def test_columns_land_where_they_belong():
     np.testing.assert_array_equal(log.x[:, 2], frame["member"].astype(float))
     np.testing.assert_array_equal(log.propensity, frame["chance"])
     np.testing.assert_array_equal(log.cluster, frame["household"])
-    assert not log.is_pairs and log.encoder.names == tuple(FEATURES)
+    assert not log.is_pairs and log.encoder.names == tuple(CAMPAIGN_FEATURES)
     assert log.encoder.is_category.tolist() == [False, True, False]
 
 

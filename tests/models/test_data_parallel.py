@@ -15,7 +15,7 @@ from test_engines import network
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.models import engines
 from cfmtl_lib.models.config import FitConfig
-from cfmtl_lib.runtime.threads import side_by_side
+from cfmtl_lib.runtime.threads import run_parallel
 
 
 def test_two_processes_have_the_loss_curve_of_one(tmp_path):
@@ -53,4 +53,4 @@ def test_fits_side_by_side_cannot_share_processes():
     loss = engines.ProbabilityLoss(model, "squared_error")
     jobs = [lambda: engines.steps_for(model, loss, FitConfig(engine="data-parallel"))] * 2
     with pytest.raises(InputError, match=r"expected one fit at a time.* Use n_jobs=1"):
-        side_by_side(jobs, 2)
+        run_parallel(jobs, 2)

@@ -77,7 +77,9 @@ def test_the_bias_of_a_missing_feature_is_the_formula_with_its_own_correlation(c
 def test_the_bound_at_the_true_strength_reaches_the_true_value(study, column):
     facts = population(column)
     e_s, short = without(column)
-    nuisances = LogNuisances.of(e_s[study.point], {name: value[study.point] for name, value in short.items()})
+    nuisances = LogNuisances.from_means(
+        e_s[study.point], {name: value[study.point] for name, value in short.items()}
+    )
     everyone = np.ones(len(study.log))
     options = {
         "outcome_strength": facts["r_outcome"],

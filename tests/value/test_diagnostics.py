@@ -26,7 +26,7 @@ def blind_to(study, column):
     rest = np.delete(POINTS, column, axis=1) @ 2.0 ** np.arange(4)
     e = np.array([simulation_features.propensities()[rest == r].mean() for r in rest])
     means = {name: getattr(truth, name) for name in MOMENTS}
-    return cf.LogNuisances.of(e[study.point], means)
+    return cf.LogNuisances.from_means(e[study.point], means)
 
 
 def test_overlap_by_hand():
@@ -109,7 +109,7 @@ def test_implications_are_rejected_as_rarely_as_announced_and_found_where_violat
         means = simulation_features.means_of(p[study.point])
         # Regressions that know no x leave the scores something to vary by.
         flat = {name: np.full(1500, mean.mean()) for name, mean in means.items()}
-        nuisances = cf.LogNuisances.of(log.propensity, flat, propensity_is_known=True)
+        nuisances = cf.LogNuisances.from_means(log.propensity, flat, propensity_is_known=True)
         groups = study.log.x[:, 0] * 2 + study.log.x[:, 4]
         rejected += (check_implications(log, nuisances, groups=groups)["p_holm"] < 0.05).any()
     low, high = binom.ppf([0.005, 0.995], 150, 0.05)

@@ -49,10 +49,10 @@ NUMBERS = (
     "redemptions_before",
 )
 
-FEATURES = ("campaign", *NUMBERS, *DEMOGRAPHICS)
+HOUSEHOLD_FEATURES = ("campaign", *NUMBERS, *DEMOGRAPHICS)
 """Columns known before a campaign begins; ``campaign`` and the demographics are categories."""
 
-COLUMNS = ("household", *FEATURES, "mailed", "redeemed", "bought")
+HOUSEHOLD_COLUMNS = ("household", *HOUSEHOLD_FEATURES, "mailed", "redeemed", "bought")
 
 
 def load_complete_journey(*, placebo: bool = False) -> pd.DataFrame:
@@ -102,7 +102,8 @@ def household_campaigns(tables: Mapping[str, pd.DataFrame], *, placebo: bool = F
     Returns
     -------
     DataFrame
-        :data:`COLUMNS`. ``mailed`` (T): the household received the campaign. ``redeemed`` (C): it redeemed a
+        :data:`HOUSEHOLD_COLUMNS`. ``mailed`` (T): the household received the campaign. ``redeemed`` (C): it
+        redeemed a
         coupon of it. ``bought`` (Y): it bought any product that one of its coupons covers, from the first day
         of the window to the last. Numbers are counts, dollars and days as of the day before the window;
         "lately" means the last 56 days. Unknown demographics are missing.
@@ -129,7 +130,7 @@ def household_campaigns(tables: Mapping[str, pd.DataFrame], *, placebo: bool = F
     for name in DEMOGRAPHICS:
         values = units["household"].map(people[name].astype(object))
         units[name] = values.where(values.notna(), None)
-    return units[list(COLUMNS)]
+    return units[list(HOUSEHOLD_COLUMNS)]
 
 
 def _check_redemptions(tables: Mapping[str, pd.DataFrame]) -> None:
@@ -287,4 +288,4 @@ def simulated_mailing(
     for name in DEMOGRAPHICS:
         values = np.repeat(kids if name == "kids_count" else rng.choice(["a", "b"], n_households), 3)
         table[name] = pd.Series(values.astype(object)).where(known, None)
-    return table[list(COLUMNS)], p
+    return table[list(HOUSEHOLD_COLUMNS)], p

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.experiments.cases.cash_trial import (
-    FEATURES,
+    TRIAL_FEATURES,
     analysed,
     balance_of,
     classifier,
@@ -33,14 +33,14 @@ from cfmtl_lib.value.estimates import mean_estimate
 from cfmtl_lib.value.randomised import arm_scores
 from cfmtl_lib.value.scores import unit_scores
 
-RULE_FEATURES = FEATURES[:3]
+RULE_FEATURES = TRIAL_FEATURES[:3]
 """What a rule may look at: not the result of the test, which is the person's own to learn first."""
 
 COST_SHARES = (0.1, 0.25, 0.5, 0.75)
 """Cost of an incentive as a share of the value of one result learnt."""
 
 BUDGET = 0.4
-DOSES = (0.0, 50.0, 100.0, 200.0, 300.0)
+AMOUNT_GROUPS = (0.0, 50.0, 100.0, 200.0, 300.0)
 """Upper ends of the groups of amounts, in kwacha; the first is no incentive."""
 
 VALUES = (100.0, 200.0, 400.0, 800.0, 1600.0)
@@ -89,7 +89,7 @@ def cash_study(
         "limit": thinning_limit(sample),
         "targeting": values,
         "rules": rules,
-        **doses(sample),
+        **effects_by_amount(sample),
     }
 
 
@@ -209,7 +209,7 @@ def rules_of(
     }
 
 
-def doses(sample: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def effects_by_amount(sample: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Results learnt and money paid by amount offered, within areas, and when a larger amount is worth it.
 
     Returns
@@ -219,8 +219,8 @@ def doses(sample: pd.DataFrame) -> dict[str, pd.DataFrame]:
         one more result costs. net: value of an offer against none and of the last step, by the value of a
         result, in kwacha a person.
     """
-    group = np.searchsorted(DOSES, sample["amount"].to_numpy())
-    labels = ["none"] + [f"{low + 10:.0f}-{high:.0f}" for low, high in pairwise(DOSES)]
+    group = np.searchsorted(AMOUNT_GROUPS, sample["amount"].to_numpy())
+    labels = ["none"] + [f"{low + 10:.0f}-{high:.0f}" for low, high in pairwise(AMOUNT_GROUPS)]
     village, area = sample["village"].to_numpy(), sample["area"]
     _, learnt = arm_scores(sample["learnt"], group, block=area)
     _, paid = arm_scores(sample["learnt"] * sample["amount"], group, block=area)

@@ -23,7 +23,7 @@ from cfmtl_lib.value.estimates import mean_estimate, strata_shares
 from cfmtl_lib.value.randomised import arm_means, arm_scores, complementary_thinning
 from cfmtl_lib.value.scores import unit_scores
 
-FEATURES = ("distance", "age", "area", "hiv_positive")
+TRIAL_FEATURES = ("distance", "age", "area", "hiv_positive")
 """What nuisances see; known before the vouchers were drawn."""
 
 LEAST_KEPT = 0.2
@@ -65,7 +65,7 @@ def trial_log(table: pd.DataFrame, *, propensity: ArrayLike | None = None) -> In
         treatment="offered",
         collected="collected",
         converted="learnt",
-        features=FEATURES,
+        features=TRIAL_FEATURES,
         propensity=None if propensity is None else np.asarray(propensity),
         cluster="village",
     )
@@ -228,7 +228,7 @@ def without_exclusion(sample: pd.DataFrame) -> pd.DataFrame:
 
 def prognosis(sample: pd.DataFrame) -> NDArray[np.float64]:
     """Rank in (0, 1] of the predicted probability of learning without an incentive; shape (n,)."""
-    x = sample[list(FEATURES)].to_numpy()
+    x = sample[list(TRIAL_FEATURES)].to_numpy()
     untreated = (sample["offered"] == 0).to_numpy()
     model = classifier().fit(x[untreated], sample.loc[untreated, "learnt"].astype(int))
     predicted = model.predict_proba(x)[:, 1]

@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from cfmtl_lib.datasets.case_studies.complete_journey import DEMOGRAPHICS, FEATURES
+from cfmtl_lib.datasets.case_studies.complete_journey import DEMOGRAPHICS, HOUSEHOLD_FEATURES
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
@@ -68,7 +68,7 @@ def study_log(table: pd.DataFrame) -> IncentiveLog:
         treatment="mailed",
         collected="redeemed",
         converted="bought",
-        features=list(FEATURES),
+        features=list(HOUSEHOLD_FEATURES),
         cluster="household",
     )
 
@@ -90,7 +90,9 @@ def description(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm").reset_index()
 
 
-def overlap(log: IncentiveLog, nuisances: LogNuisances, spec: Specification = DECLARED) -> pd.DataFrame:
+def overlap_among_mailed(
+    log: IncentiveLog, nuisances: LogNuisances, spec: Specification = DECLARED
+) -> pd.DataFrame:
     """How well mailing is predicted, and how far the untreated can stand in for the mailed; one row."""
     scores = treated_scores(log, nuisances, clip=spec.clip)
     odds = scores.odds[~scores.treated]
@@ -127,7 +129,7 @@ def shares(
     nuisances = crossfit(log, outcome=learner, folds=spec.folds, seed=seed)
     return {
         "shares": treated_shares(log, nuisances, clip=spec.clip).reset_index(),
-        "overlap": overlap(log, nuisances, spec),
+        "overlap": overlap_among_mailed(log, nuisances, spec),
     }
 
 

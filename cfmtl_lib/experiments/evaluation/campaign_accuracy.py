@@ -25,7 +25,7 @@ from cfmtl_lib.strata import STRATA
 
 LOGISTIC = LogisticRegression(max_iter=1000)
 
-METHODS: dict[str, Callable[..., CFMTL | MomentEstimator]] = {
+CAMPAIGN_METHODS: dict[str, Callable[..., CFMTL | MomentEstimator]] = {
     "Naive, boosting": Naive,
     "OR, boosting": OR,
     "CF-OR, logistic": partial(CFOR, outcome=LOGISTIC),
@@ -44,7 +44,7 @@ def feature_accuracy(
     seeds: int,
     sizes: Sequence[int] = (2_000, 10_000, 50_000),
     *,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = tuple(CAMPAIGN_METHODS),
     later_rows: int = LATER_ROWS,
     results_dir: str | Path | None = None,
     progress: bool = True,
@@ -60,11 +60,11 @@ def feature_accuracy(
     sizes : sequence of int
         Rows of the logs.
     methods : sequence of str
-        From :data:`METHODS`.
+        From :data:`CAMPAIGN_METHODS`.
     later_rows : int
         Rows that models are judged on.
     results_dir : str or Path, optional
-        Where ``simulated-campaign/accuracy.csv`` and its provenance go; nowhere if left out.
+        StudySettings ``simulated-campaign/accuracy.csv`` and its provenance go; nowhere if left out.
     progress : bool
         Say on stderr how far it is.
 
@@ -89,8 +89,8 @@ def feature_accuracy(
     rows = []
     for n, seed, name in track(jobs, total=len(jobs), label="Accuracy: fits", enabled=progress):
         later = simulated_campaign(later_rows, seed=10_000 + seed)
-        model = METHODS[name](seed=seed).fit(simulated_campaign(n, seed=seed).log())
-        rows.append({"rows": n, "seed": seed, "method": name, **judged(model, later)})
+        model = CAMPAIGN_METHODS[name](seed=seed).fit(simulated_campaign(n, seed=seed).log())
+        rows.append({"rows": n, "seed": seed, "method": name, **accuracy_of(model, later)})
     table = pd.DataFrame(rows)
     if results_dir is not None:
         folder = Path(results_dir) / "simulated-campaign"
@@ -100,7 +100,7 @@ def feature_accuracy(
     return table
 
 
-def judged(model: CFMTL | MomentEstimator, later: CampaignStudy) -> dict[str, float]:
+def accuracy_of(model: CFMTL | MomentEstimator, later: CampaignStudy) -> dict[str, float]:
     """Errors and rewards of one model on rows whose strata probabilities are known."""
     truth, found = later.strata_probability, {}
     if hasattr(model, "predict_strata"):

@@ -59,6 +59,6 @@ def frequency_nuisances(
         name: frequency(moment.observed(log), log.t == moment.arm, outcome)
         for name, moment in MOMENTS.items()
     }
-    return LogNuisances.of(
+    return LogNuisances.from_means(
         propensities()[point] if propensity == "known" else frequency(log.t, everyone, propensity), means
     )

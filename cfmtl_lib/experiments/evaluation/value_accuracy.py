@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,14 @@ from cfmtl_lib.experiments.evaluation.richer_nuisances import (
     factorization,
 )
 from cfmtl_lib.experiments.methods import METHODS, NET_METHODS
-from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.experiments.studies import (
+    SettingOptions,
+    StudyContext,
+    StudySettings,
+    TableRows,
+    run_studies,
+    settings_of,
+)
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.pair_networks import predict_probability
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
@@ -50,7 +57,7 @@ VALUE_COLUMNS = [
     "standard_error",
     "robustness_value",
 ]
-ALARM_COLUMNS = [
+DIAGNOSTIC_COLUMNS = [
     *KEY,
     "seed",
     "log_loss",
@@ -165,11 +172,11 @@ def nuisances_for(
             if source == "boosted trees, factorised outcomes":
                 means = factorised_means(train, log.x, seed=seed, device=device)
         assert propensity is not None
-        found[source] = LogNuisances.of(propensity, means, propensity_is_known=source == "known")
+        found[source] = LogNuisances.from_means(propensity, means, propensity_is_known=source == "known")
     return found
 
 
-def alarms(judged: JudgedLog, nuisances: LogNuisances) -> dict[str, float]:
+def propensity_diagnostics(judged: JudgedLog, nuisances: LogNuisances) -> dict[str, float]:
     """What a practitioner can see of a propensity without knowing the true one.
 
     Parameters
@@ -181,7 +188,8 @@ def alarms(judged: JudgedLog, nuisances: LogNuisances) -> dict[str, float]:
     Returns
     -------
     dict
-        The last columns of :data:`ALARM_COLUMNS`: log-loss of T, p-value of the calibration in twenty bins
+        The last columns of :data:`DIAGNOSTIC_COLUMNS`: log-loss of T, p-value of the calibration in twenty
+        bins
         of the propensity, effect on the negative control with its standard error, number of groups whose
         strata shares violate a testable implication (Holm, 5 %), effective sample sizes of both arms.
     """
@@ -200,18 +208,11 @@ def alarms(judged: JudgedLog, nuisances: LogNuisances) -> dict[str, float]:
 
 
 def policy_check(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "code",
-    construction: str = "both",
-    seeds: int = 5,
     sources: Sequence[str] = SOURCES,
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Estimated against true reward of every method's policy, by source of the nuisances, and the alarms.
 
@@ -220,9 +221,8 @@ def policy_check(
 
     Parameters
     ----------
-    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`. With the ``fits_dir`` of Table 4 its fits
-        are used.
+    dataset, **settings
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     sources : sequence of str
         From :data:`SOURCES`.
     results_dir : str or Path, optional
@@ -243,30 +243,32 @@ def policy_check(
     UnknownNameError, InputError, RatingsError, StudyError
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
-    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings)
     for source in sources:
         check_choice("nuisances", source, SOURCES)
 
-    def work(opened: OpenStudy) -> Rows:
-        judged = log_of_test_pairs(opened.study)
-        policies = _policies(opened)
-        by_source = nuisances_for(opened.study, judged.log, sources, device=opened.device, cache=opened.cache)
+    def work(context: StudyContext) -> TableRows:
+        judged = log_of_test_pairs(context.study)
+        policies = _policies(context)
+        by_source = nuisances_for(
+            context.study, judged.log, sources, device=context.device, cache=context.cache
+        )
         values, raised = [], []
         for source, nuisances in by_source.items():
-            key = opened.key | {"nuisances": source, "seed": opened.study.seed}
-            raised.append(key | alarms(judged, nuisances))
+            key = context.key | {"nuisances": source, "seed": context.study.seed}
+            raised.append(key | propensity_diagnostics(judged, nuisances))
             for (method, scenario), treat in policies.items():
                 found = _judge(treat, judged.log, nuisances, scenario)
-                true = count_outcomes(treat, opened.study.test.stratum, scenario, PAPER.cost).reward
+                true = count_outcomes(treat, context.study.test.stratum, scenario, PAPER.cost).reward
                 values.append(key | {"scenario": scenario, "method": method, "true_reward": true} | found)
         return {"policy_values": values, "propensity_alarms": raised}
 
     run = run_studies(
         work,
-        where,
+        chosen,
         label="Values of policies",
-        command=where.papermill("06_policy"),
-        tables={"policy_values": VALUE_COLUMNS, "propensity_alarms": ALARM_COLUMNS},
+        command=chosen.papermill("06_policy"),
+        tables={"policy_values": VALUE_COLUMNS, "propensity_alarms": DIAGNOSTIC_COLUMNS},
         protocol={"sources": list(sources)},
     )
     run.save(results_dir)
@@ -275,10 +277,10 @@ def policy_check(
     return values, raised
 
 
-def _policies(opened: OpenStudy) -> Mapping[tuple[str, str], NDArray[np.bool_]]:
+def _policies(context: StudyContext) -> Mapping[tuple[str, str], NDArray[np.bool_]]:
     names = [*METHODS, *NET_METHODS]
-    models = opened.fitted(names)
-    x = opened.study.test.x
+    models = context.fitted(names)
+    x = context.study.test.x
     return {
         (name, scenario): allocate(models[name].predict_reward(x, scenario, PAPER.cost), PAPER.budget)
         for name in names

@@ -25,7 +25,7 @@ TOLERANCE = 3.0
 """Percent of a printed reward by which our mean over seeds may differ and still count as reproduced."""
 
 NO_DATA = "data not available here"
-COLUMNS = [
+COMPARISON_COLUMNS = [
     "table", "dataset", "scenario", "row", "construction", "printed", "mean", "sd", "seeds", "lowest",
     "highest", "percent", "verdict", "file", "command",
 ]  # fmt: skip
@@ -50,7 +50,8 @@ def verdicts(results_root: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         70 rows, one for each printed reward: the 54 of Table 4, and two scenarios for each of the 8 rows of
-        Tables 5 and 6. Columns :data:`COLUMNS`; rewards in conversions; mean, sd, lowest and highest over
+        Tables 5 and 6. Columns :data:`COMPARISON_COLUMNS`; rewards in conversions; mean, sd, lowest and
+        highest over
         seeds, NaN without data; ``percent`` of the printed value; ``file`` below ``results_root``;
         ``command`` makes the number again, or for the first time.
 
@@ -61,7 +62,7 @@ def verdicts(results_root: str | Path) -> pd.DataFrame:
     """
     root = Path(results_root)
     rows = [*_table4_rows(root), *_ablation_rows(root)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
 def verdict(row: Mapping[str, float], *, identified: bool = True) -> str:
@@ -110,7 +111,7 @@ def _table4_rows(root: Path) -> list[dict[str, object]]:
                 "printed": reward,
             }
             ours = compared.loc[(scenario, method)] if compared is not None else None
-            rows.append(base | _judged(base, ours, "table4", identified=True))
+            rows.append(base | _verdict_row(base, ours, "table4", identified=True))
     return rows
 
 
@@ -130,7 +131,7 @@ def _ablation_rows(root: Path) -> list[dict[str, object]]:
                 "printed": key[3],
             }
             ours = compared.loc[key[:3]] if compared is not None else None
-            rows.append(base | _judged(base, ours, "table5_6", identified=len(left_out) < 2))
+            rows.append(base | _verdict_row(base, ours, "table5_6", identified=len(left_out) < 2))
     return rows
 
 
@@ -144,7 +145,7 @@ def _with_range(table: pd.DataFrame) -> pd.DataFrame:
     return compare_with_reported(table, dataset).join(ends)
 
 
-def _judged(
+def _verdict_row(
     base: Mapping[str, object], ours: pd.Series | None, table: str, *, identified: bool
 ) -> dict[str, object]:
     command = command_for(table, str(base["dataset"]))

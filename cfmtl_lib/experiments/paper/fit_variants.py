@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 from scipy import stats
@@ -15,7 +15,14 @@ from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.experiments.methods import METHODS
 from cfmtl_lib.experiments.paper.tables import checked_counts
-from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.experiments.studies import (
+    SettingOptions,
+    StudyContext,
+    StudySettings,
+    TableRows,
+    run_studies,
+    settings_of,
+)
 from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
@@ -27,7 +34,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Settings of :class:`~cfmtl_lib.models.config.FitConfig` to change, by name of the variant."""
 
-COLUMNS = [
+VARIANT_COLUMNS = [
     "dataset",
     "labelling",
     "construction",
@@ -41,19 +48,12 @@ COLUMNS = [
 
 
 def fit_variants(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "code",
-    construction: str = "both",
-    seeds: int = 5,
     methods: Sequence[str] = tuple(METHODS),
     variants: Mapping[str, Mapping[str, Any]] = VARIANTS,
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
     """Rewards of methods whose fits are made in several ways, on the same studies.
 
@@ -61,7 +61,7 @@ def fit_variants(
 
     Parameters
     ----------
-    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
+    dataset, **settings
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     methods : sequence of str
         Names from :data:`~cfmtl_lib.experiments.methods.METHODS`.
@@ -73,7 +73,8 @@ def fit_variants(
     Returns
     -------
     DataFrame
-        Columns :data:`COLUMNS`; ``epochs`` is the sum over the fits that the method predicts by, without
+        Columns :data:`VARIANT_COLUMNS`; ``epochs`` is the sum over the fits that the method predicts by,
+        without
         those of propensities and regressions that went into their targets.
 
     Raises
@@ -84,34 +85,34 @@ def fit_variants(
     names = [check_choice("method", name, METHODS) for name in methods]
     if not names or not variants:
         raise InputError("methods and variants", expected="at least one of each", found="none")
-    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings)
 
-    def work(opened: OpenStudy) -> Rows:
+    def work(context: StudyContext) -> TableRows:
         rows = []
         for variant, settings in variants.items():
-            models = opened.fitted(names, **settings)
+            models = context.fitted(names, **settings)
             for name in names:
                 for scenario in SCENARIOS:
-                    reward = models[name].predict_reward(opened.study.test.x, scenario, PAPER.cost)
-                    counts = checked_counts(allocate(reward, PAPER.budget), opened.study, scenario)
+                    reward = models[name].predict_reward(context.study.test.x, scenario, PAPER.cost)
+                    counts = checked_counts(allocate(reward, PAPER.budget), context.study, scenario)
                     rows.append(
-                        opened.key
+                        context.key
                         | {"scenario": scenario, "method": name, "variant": variant}
-                        | {"seed": opened.study.seed, "reward": counts["reward"]}
+                        | {"seed": context.study.seed, "reward": counts["reward"]}
                         | {"epochs": _epochs(models[name])}
                     )
         return {"fit_variants": rows}
 
     run = run_studies(
         work,
-        where,
+        chosen,
         label="Variants of the fits",
-        command=where.call(
+        command=chosen.call(
             "cfmtl_lib.fit_variants",
             methods=names,
             variants={name: dict(change) for name, change in variants.items()},
         ),
-        tables={"fit_variants": COLUMNS},
+        tables={"fit_variants": VARIANT_COLUMNS},
     )
     run.save(results_dir)
     table = run.tables["fit_variants"]

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import pandas as pd
 
 from cfmtl_lib.experiments.methods import ABLATIONS, fit_methods
 from cfmtl_lib.experiments.paper.tables import COUNTS, KEY, checked_counts
-from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, positive, run_studies
+from cfmtl_lib.experiments.studies import (
+    SettingOptions,
+    StudyContext,
+    StudySettings,
+    TableRows,
+    positive,
+    run_studies,
+    settings_of,
+)
 from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.runtime.threads import side_by_side
+from cfmtl_lib.runtime.threads import run_parallel
 
 
 def initialisations(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "code",
-    construction: str = "document",
     count: int = 5,
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
     """CF-MTL-v1 with and without the untreated terms on one study, from several initialisations.
 
@@ -37,7 +40,7 @@ def initialisations(
 
     Parameters
     ----------
-    dataset, data_dir, labelling, construction, device, fits_dir, n_jobs, progress
+    dataset, **settings
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     count : int
         Initialisations: estimators with seeds 0, 1, ...
@@ -57,28 +60,28 @@ def initialisations(
     names = ["CF-MTL-v1 w/o L_001 L_000", "CF-MTL-v1"]
     positive("count", count)
 
-    def work(opened: OpenStudy) -> Rows:
+    def work(context: StudyContext) -> TableRows:
         fits = [
-            partial(fit_methods, opened.study, names, device=device, seed=k, cache=opened.cache)
+            partial(fit_methods, context.study, names, device=context.device, seed=k, cache=context.cache)
             for k in range(count)
         ]
         rows = []
-        for k, models in enumerate(side_by_side(fits, opened.n_jobs)):
+        for k, models in enumerate(run_parallel(fits, context.n_jobs)):
             for name in names:
                 for scenario in SCENARIOS:
-                    reward = models[name].predict_reward(opened.study.test.x, scenario, PAPER.cost)
+                    reward = models[name].predict_reward(context.study.test.x, scenario, PAPER.cost)
                     key = {"scenario": scenario, **ABLATIONS[name]._asdict()}
-                    key |= {"seed": opened.study.seed, "initialisation": k}
+                    key |= {"seed": context.study.seed, "initialisation": k}
                     treat = allocate(reward, PAPER.budget)
-                    rows.append(opened.key | key | checked_counts(treat, opened.study, scenario))
+                    rows.append(context.key | key | checked_counts(treat, context.study, scenario))
         return {"table5_6_initialisations": rows}
 
-    where = Where(dataset, data_dir, labelling, construction, 1, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings, construction="document", seeds=1)
     run = run_studies(
         work,
-        where,
+        chosen,
         label="Initialisations",
-        command=where.call("cfmtl_lib.experiments.paper.initialisations.initialisations", count=count),
+        command=chosen.call("cfmtl_lib.experiments.paper.initialisations.initialisations", count=count),
         tables={
             "table5_6_initialisations": [
                 *KEY[:-1],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,14 @@ from cfmtl_lib.experiments.paper.ledger_formulas import (
     prose_cash_reward,
 )
 from cfmtl_lib.experiments.paper.tables import checked_counts
-from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.experiments.studies import (
+    SettingOptions,
+    StudyContext,
+    StudySettings,
+    TableRows,
+    run_studies,
+    settings_of,
+)
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.losses import CellWeights
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
@@ -55,23 +62,16 @@ they can go on for long."""
 
 
 def ledger(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "code",
-    construction: str = "both",
-    seeds: int = 5,
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
     """Measure the disagreements that need fitted networks.
 
     Parameters
     ----------
-    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
+    dataset, **settings
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     results_dir : str or Path, optional
         Write ``<results_dir>/<dataset>/ledger.csv`` and ``ledger_propensity.csv`` (calibration of the
@@ -88,7 +88,7 @@ def ledger(
     UnknownNameError, InputError, RatingsError, StudyError
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
-    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings)
     key = ["dataset", "labelling", "construction", "seed"]
     with warnings.catch_warnings():
         # That fits end at the cut-off is what the entry on the stopping rule shows.
@@ -96,9 +96,9 @@ def ledger(
         warnings.filterwarnings("ignore", message=rf"OR .*max_epochs={cut} ", category=ConvergenceWarning)
         run = run_studies(
             _entries,
-            where,
+            chosen,
             label="Ledger",
-            command=where.call("cfmtl_lib.experiments.paper.ledger.ledger"),
+            command=chosen.call("cfmtl_lib.experiments.paper.ledger.ledger"),
             tables={
                 "ledger": [*key, "entry", "variant", "quantity", "value"],
                 "ledger_propensity": [*key, "bin", "predicted", "true", "n"],
@@ -110,17 +110,17 @@ def ledger(
     return table
 
 
-def _entries(opened: OpenStudy) -> Rows:
-    study = opened.study
-    key = opened.key | {"seed": study.seed}
-    models = opened.fitted(["CF-MTL", *NET_METHODS])
+def _entries(context: StudyContext) -> TableRows:
+    study = context.study
+    key = context.key | {"seed": study.seed}
+    models = context.fitted(["CF-MTL", *NET_METHODS])
     found = [
-        *_frozen(opened),
-        *_loss_weights(opened, models["CF-MTL"]),
+        *_frozen(context),
+        *_loss_weights(context, models["CF-MTL"]),
         *_cash_formula(study, models["CF-MTL"]),
         *_cell_forms(study, models),
-        *_fit_variants(opened),
-        *_labelling(opened),
+        *_fit_variants(context),
+        *_labelling(context),
     ]
     nuisances = models["DR-net"].nuisances_
     assert isinstance(nuisances, PairNuisances)
@@ -150,18 +150,18 @@ def _earned(study: Study, predicted: NDArray[np.float64], scenario: str) -> floa
     return checked_counts(allocate(predicted, PAPER.budget), study, scenario)["reward"]
 
 
-def _frozen(opened: OpenStudy) -> Found:
+def _frozen(context: StudyContext) -> Found:
     models = [
-        CFMTLv1(frozen=frozen, device=opened.device, seed=opened.study.seed) for frozen in (False, True)
+        CFMTLv1(frozen=frozen, device=context.device, seed=context.study.seed) for frozen in (False, True)
     ]
-    fit_two_stage(models, opened.study, opened.cache)
-    return _rewards("frozen", dict(zip(("fine-tuned", "frozen"), models, strict=True)), opened.study)
+    fit_two_stage(models, context.study, context.cache)
+    return _rewards("frozen", dict(zip(("fine-tuned", "frozen"), models, strict=True)), context.study)
 
 
-def _loss_weights(opened: OpenStudy, published: CFMTL) -> Found:
-    equal = CFMTL(weights=CellWeights(1, 1, 1, 1, 1, 1), device=opened.device, seed=opened.study.seed)
-    fit_joint(equal, opened.study, opened.cache)
-    return _rewards("loss weights", {"as published": published, "all equal": equal}, opened.study)
+def _loss_weights(context: StudyContext, published: CFMTL) -> Found:
+    equal = CFMTL(weights=CellWeights(1, 1, 1, 1, 1, 1), device=context.device, seed=context.study.seed)
+    fit_joint(equal, context.study, context.cache)
+    return _rewards("loss weights", {"as published": published, "all equal": equal}, context.study)
 
 
 def _rewards(entry: str, models: dict[str, CFMTL], study: Study) -> Found:
@@ -223,18 +223,20 @@ def _cell_forms(study: Study, models: dict[str, Any]) -> Found:
     return found
 
 
-def _fit_variants(opened: OpenStudy) -> Found:
-    study, found = opened.study, []
+def _fit_variants(context: StudyContext) -> Found:
+    study, found = context.study, []
     for variant, config in FIT_VARIANTS.items():
         nuisances = PairNuisances(
             study.train,
             config=config,
             propensity_clip=PAPER.propensity_clip,
-            device=opened.device,
+            device=context.device,
             seed=study.seed,
-            cache=opened.cache,
+            cache=context.cache,
         )
-        model = OR(config=config, device=opened.device, seed=study.seed).fit(study.train, nuisances=nuisances)
+        model = OR(config=config, device=context.device, seed=study.seed).fit(
+            study.train, nuisances=nuisances
+        )
         reward = _earned(study, model.predict_reward(study.test.x, "coupon", PAPER.cost), "coupon")
         epochs = sum(history.n_epochs for history in nuisances.histories.values())
         found += [
@@ -244,15 +246,15 @@ def _fit_variants(opened: OpenStudy) -> Found:
     return found
 
 
-def _labelling(opened: OpenStudy) -> Found:
+def _labelling(context: StudyContext) -> Found:
     """How well the labelling network tells the outcomes it was fitted to; what the pool of pairs holds."""
-    study, ratings = opened.study, opened.ratings
+    study, ratings = context.study, context.ratings
     if ratings is None:
         return [
-            ("labelling", "NCF", name, value) for name, value in _simulated_labelling(study, opened).items()
+            ("labelling", "NCF", name, value) for name, value in _simulated_labelling(study, context).items()
         ]
     networks = construction_networks(
-        ratings, study.construction, study.seed, device=opened.device, cache=opened.cache
+        ratings, study.construction, study.seed, device=context.device, cache=context.cache
     )
     quality = labelling_quality(predict_probability(networks.labeller, ratings.pairs), ratings.outcome)
     pairs = np.concatenate([study.train.x, study.test.x])
@@ -265,12 +267,12 @@ def _labelling(opened: OpenStudy) -> Found:
     ]
 
 
-def _simulated_labelling(study: Study, opened: OpenStudy) -> dict[str, float]:
+def _simulated_labelling(study: Study, context: StudyContext) -> dict[str, float]:
     """The same on a simulation, whose ratings are the pairs that would collect, their outcome Y(1)."""
     truth = study.train_truth
     collect, convert = POTENTIAL_OUTCOMES[truth.stratum][:, [1, 3]].T
     x, outcome = truth.x[collect == 1], convert[collect == 1]
-    device = resolve_device(opened.device)
+    device = resolve_device(context.device)
     config = PAPER.construction[study.construction].labelling
     network = new_network(
         AdditiveNetwork,

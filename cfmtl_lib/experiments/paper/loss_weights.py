@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,14 @@ from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.likelihood import observed_cell_probability
 from cfmtl_lib.experiments.methods import fit_joint, fit_two_stage
 from cfmtl_lib.experiments.paper.tables import COUNTS, KEY, checked_counts
-from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.experiments.studies import (
+    SettingOptions,
+    StudyContext,
+    StudySettings,
+    TableRows,
+    run_studies,
+    settings_of,
+)
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.losses import CellWeights
 from cfmtl_lib.policy.allocation import allocate
@@ -134,17 +141,10 @@ def choose(study: Study, *, device: str, cache: FitCache) -> list[dict[str, Any]
 
 
 def chosen_weights(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "text",
-    construction: str = "both",
-    seeds: int = 5,
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
     """CF-MTL and CF-MTL-v1 with loss weights chosen on held-out cells.
 
@@ -153,7 +153,7 @@ def chosen_weights(
 
     Parameters
     ----------
-    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
+    dataset, **settings
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     results_dir : str or Path, optional
         Write ``<results_dir>/<dataset>/loss_weights.csv`` (the candidates and their likelihoods),
@@ -170,42 +170,42 @@ def chosen_weights(
     UnknownNameError, InputError, RatingsError, StudyError
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
-    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings, labelling="text")
     choice = run_studies(
-        lambda opened: {
+        lambda context: {
             "loss_weights": [
-                opened.key | {"seed": opened.study.seed} | row
-                for row in choose(opened.study, device=device, cache=opened.cache)
+                context.key | {"seed": context.study.seed} | row
+                for row in choose(context.study, device=context.device, cache=context.cache)
             ]
         },
-        replace(where, seeds=1),
+        replace(chosen, seeds=1),
         label="Loss weights",
-        command=where.call("cfmtl_lib.experiments.paper.loss_weights.chosen_weights"),
+        command=chosen.call("cfmtl_lib.experiments.paper.loss_weights.chosen_weights"),
         tables={"loss_weights": [*KEY[:3], "seed", *CHOICE_COLUMNS]},
     )
     table = choice.tables["loss_weights"]
     best = {(row.labelling, row.construction, row.method): row for row in table[table["chosen"]].itertuples()}
 
-    def work(opened: OpenStudy) -> Rows:
-        study, rows = opened.study, []
+    def work(context: StudyContext) -> TableRows:
+        study, rows = context.study, []
         for method, kind in (("CF-MTL", CFMTL), ("CF-MTL-v1", CFMTLv1)):
             row = best[study.labelling, study.construction, method]
             weights = CellWeights(*(getattr(row, column) for column in WEIGHT_COLUMNS))
             # The object itself, whose fit other tables may share.
             weights = FIXED_CANDIDATES.get(str(row.weights), weights)
-            model = kind(weights=weights, device=device, seed=study.seed)
-            _fit({"": model}, study, opened.cache)
+            model = kind(weights=weights, device=context.device, seed=study.seed)
+            _fit({"": model}, study, context.cache)
             for scenario in SCENARIOS:
                 treat = allocate(model.predict_reward(study.test.x, scenario, PAPER.cost), PAPER.budget)
                 key = {"scenario": scenario, "method": method, "weights": row.weights, "seed": study.seed}
-                rows.append(opened.key | key | checked_counts(treat, study, scenario))
+                rows.append(context.key | key | checked_counts(treat, study, scenario))
         return {"loss_weights_rewards": rows}
 
     run = run_studies(
         work,
-        where,
+        chosen,
         label="Chosen loss weights",
-        command=where.call("cfmtl_lib.experiments.paper.loss_weights.chosen_weights"),
+        command=chosen.call("cfmtl_lib.experiments.paper.loss_weights.chosen_weights"),
         tables={"loss_weights_rewards": [*KEY[:-1], "weights", "seed", *COUNTS]},
     )
     choice.save(results_dir)

@@ -211,7 +211,7 @@ def compare_with_reported(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return both
 
 
-def side_by_side(comparison: pd.DataFrame, reference: str) -> pd.DataFrame:
+def comparison_table(comparison: pd.DataFrame, reference: str) -> pd.DataFrame:
     """A comparison as readers see it: reference, mean and sd over seeds, difference.
 
     Parameters
@@ -230,7 +230,7 @@ def side_by_side(comparison: pd.DataFrame, reference: str) -> pd.DataFrame:
     --------
     >>> index = pd.MultiIndex.from_tuples([("coupon", "OR")], names=["scenario", "method"])
     >>> one = pd.DataFrame({"reported": [1000.0], "mean": [1010.4], "sd": [5.2]}, index=index)
-    >>> side_by_side(one, "reported").loc["OR"].tolist()
+    >>> comparison_table(one, "reported").loc["OR"].tolist()
     ['1,000', '1,010 ± 5', '+10 (+1.0 %)']
     """
     difference = comparison["mean"] - comparison[reference]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,14 @@ from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.experiments.methods import METHODS, NET_METHODS
 from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4, YARDSTICKS, yardstick
-from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.experiments.studies import (
+    SettingOptions,
+    StudyContext,
+    StudySettings,
+    TableRows,
+    run_studies,
+    settings_of,
+)
 from cfmtl_lib.policy.allocation import allocate, treatable
 from cfmtl_lib.policy.rewards import SCENARIOS, stratum_rewards
 from cfmtl_lib.protocol import PAPER
@@ -31,17 +38,10 @@ _SURFACE_POINT = ["dataset", "labelling", "construction", "scenario", "method", 
 
 
 def sensitivity(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "code",
-    construction: str = "both",
-    seeds: int = 5,
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
     """Rewards of the rows of Table 4 over budgets (published cost) and over costs (published budget).
 
@@ -49,9 +49,8 @@ def sensitivity(
 
     Parameters
     ----------
-    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`. With the ``fits_dir`` of a table nothing is
-        fitted.
+    dataset, **settings
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     results_dir : str or Path, optional
         Write ``<results_dir>/<dataset>/sensitivity.csv`` and its provenance.
 
@@ -67,12 +66,12 @@ def sensitivity(
     UnknownNameError, InputError, RatingsError, StudyError
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
-    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings)
     run = run_studies(
         _points,
-        where,
+        chosen,
         label="Sensitivity",
-        command=where.papermill("07_table4"),
+        command=chosen.papermill("07_table4"),
         tables={"sensitivity": [*_POINT, "method", "seed", "reward"]},
         protocol={"budgets": list(BUDGETS), "costs": list(COSTS)},
     )
@@ -83,24 +82,17 @@ def sensitivity(
 
 
 def reward_surface(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "code",
-    construction: str = "both",
-    seeds: int = 5,
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
     """Rewards of :data:`SURFACE_METHODS` at every pair of a budget and a cost.
 
     Parameters
     ----------
-    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
-        As in :func:`sensitivity`.
+    dataset, **settings
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     results_dir : str or Path, optional
         Write ``<results_dir>/<dataset>/reward_surface.csv`` and its provenance.
 
@@ -115,12 +107,12 @@ def reward_surface(
     UnknownNameError, InputError, RatingsError, StudyError
         As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
-    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings)
     run = run_studies(
         _surface,
-        where,
+        chosen,
         label="Reward surface",
-        command=where.papermill("07_table4"),
+        command=chosen.papermill("07_table4"),
         tables={"reward_surface": [*_SURFACE_POINT, "seed", "reward"]},
         protocol={"budgets": list(BUDGETS), "costs": list(COSTS)},
     )
@@ -170,9 +162,9 @@ def rewards_by_cost(
     return np.array(rewards)
 
 
-def _points(opened: OpenStudy) -> Rows:
-    study = opened.study
-    models = opened.fitted([*METHODS, *NET_METHODS])
+def _points(context: StudyContext) -> TableRows:
+    study = context.study
+    models = context.fitted([*METHODS, *NET_METHODS])
     rows: list[dict[str, Any]] = []
     for name in ROWS_OF_TABLE4:
         for scenario in SCENARIOS:
@@ -183,7 +175,7 @@ def _points(opened: OpenStudy) -> Rows:
                 ("cost", COSTS, rewards_by_cost(at_zero, at_one, study, scenario)),
             ):
                 rows += [
-                    opened.key
+                    context.key
                     | {"scenario": scenario, "curve": curve, "value": value}
                     | {"method": name, "seed": study.seed, "reward": round(float(reward), 6)}
                     for value, reward in zip(values, rewards, strict=True)
@@ -191,9 +183,9 @@ def _points(opened: OpenStudy) -> Rows:
     return {"sensitivity": rows}
 
 
-def _surface(opened: OpenStudy) -> Rows:
-    study = opened.study
-    models = opened.fitted([name for name in SURFACE_METHODS if name not in YARDSTICKS])
+def _surface(context: StudyContext) -> TableRows:
+    study = context.study
+    models = context.fitted([name for name in SURFACE_METHODS if name not in YARDSTICKS])
     rows: list[dict[str, Any]] = []
     for scenario in SCENARIOS:
         for name in SURFACE_METHODS:
@@ -201,7 +193,7 @@ def _surface(opened: OpenStudy) -> Rows:
             for cost in COSTS:
                 rewards = rewards_by_budget(at_zero + cost * (at_one - at_zero), study, scenario, cost)
                 rows += [
-                    opened.key
+                    context.key
                     | {"scenario": scenario, "method": name, "cost": cost, "budget": budget}
                     | {"seed": study.seed, "reward": float(reward)}
                     for budget, reward in zip(BUDGETS, rewards, strict=True)

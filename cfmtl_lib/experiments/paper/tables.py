@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS
-from cfmtl_lib.experiments.studies import OpenStudy, Rows, Where, run_studies
+from cfmtl_lib.experiments.studies import (
+    SettingOptions,
+    StudyContext,
+    StudySettings,
+    TableRows,
+    run_studies,
+    settings_of,
+)
 from cfmtl_lib.policy.allocation import allocate, treatable
 from cfmtl_lib.policy.rewards import SCENARIOS, count_outcomes, expected_reward, stratum_rewards
 from cfmtl_lib.protocol import PAPER
@@ -29,18 +36,11 @@ COUNTS = ["positive", "negative", "neutral", "reward"]
 
 
 def table4(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "code",
-    construction: str = "both",
-    seeds: int = 5,
     methods: Sequence[str] | None = None,
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
     """Table 4: whom each method treats under the budget, and what that earns on test pairs of known strata.
 
@@ -50,28 +50,16 @@ def table4(
 
     Parameters
     ----------
-    dataset : str
-        "simulated", a name of the catalog, or a path to a ratings table.
-    data_dir : str or Path, optional
-        Where the dataset's file lies; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
-    labelling : {"code", "text", "both"}
-    construction : {"authors", "document", "both"}
-    seeds : int
-        Number of seeds: 0, 1, ... Each seed is a new construction and new fits.
+    dataset : str or StudySettings
+        "simulated", a name of the catalog, or a path to a ratings table; or all settings at once.
     methods : sequence of str, optional
         Names from :data:`ROWS_OF_TABLE4`; all if left out.
-    device : str
     results_dir : str or Path, optional
         Write ``<results_dir>/<dataset>/table4.csv``, ``table4_treated.csv`` (treated pairs by stratum) and
         the provenance of each. Nothing is written before all rows are there and checked.
-    fits_dir : str or Path, optional
-        Keep fits in this folder, and take from it what is there: an interrupted run goes on, and other
-        tables share the fits. See :class:`~cfmtl_lib.runtime.fit_cache.FitCache`.
-    n_jobs : int, optional
-        Fits side by side, each on one thread: of different studies, or of one if there is only one. As
-        many as there are cores on a CPU, one at a time on an accelerator. Rows do not depend on it.
-    progress : bool
-        Say on stderr how far it is.
+    **settings
+        data_dir, labelling, construction, seeds, device, n_jobs, fits_dir and progress, as in
+        :class:`~cfmtl_lib.experiments.studies.StudySettings`. Each seed is a new construction and new fits.
 
     Returns
     -------
@@ -89,32 +77,32 @@ def table4(
     names = [check_choice("method", m, ROWS_OF_TABLE4) for m in (methods or ROWS_OF_TABLE4)]
     if methods is not None and not len(methods):
         raise InputError("methods", expected="at least one name", found="none")
-    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings)
 
-    def work(opened: OpenStudy) -> Rows:
-        models = opened.fitted([name for name in names if name not in YARDSTICKS])
+    def work(context: StudyContext) -> TableRows:
+        models = context.fitted([name for name in names if name not in YARDSTICKS])
         counts, treated = [], []
         for name in names:
             for scenario in SCENARIOS:
                 reward = (
-                    models[name].predict_reward(opened.study.test.x, scenario, PAPER.cost)
+                    models[name].predict_reward(context.study.test.x, scenario, PAPER.cost)
                     if name in models
-                    else yardstick(name, opened.study, scenario, PAPER.cost)
+                    else yardstick(name, context.study, scenario, PAPER.cost)
                 )
-                key = opened.key | {"scenario": scenario, "method": name, "seed": opened.study.seed}
+                key = context.key | {"scenario": scenario, "method": name, "seed": context.study.seed}
                 treat = allocate(reward, PAPER.budget)
-                counts.append(key | checked_counts(treat, opened.study, scenario))
-                by_stratum = np.bincount(opened.study.test.stratum[treat], minlength=len(STRATA))
+                counts.append(key | checked_counts(treat, context.study, scenario))
+                by_stratum = np.bincount(context.study.test.stratum[treat], minlength=len(STRATA))
                 treated.append(key | dict(zip(STRATA, by_stratum.tolist(), strict=True)))
         return {"table4": counts, "table4_treated": treated}
 
     run = run_studies(
         work,
-        where,
+        chosen,
         label="Table 4",
-        command=where.papermill("07_table4")
+        command=chosen.papermill("07_table4")
         if methods is None
-        else where.call("cfmtl_lib.table4", methods=list(methods)),
+        else chosen.call("cfmtl_lib.table4", methods=list(methods)),
         tables={"table4": KEY + COUNTS, "table4_treated": [*KEY, *STRATA]},
         protocol={"cell_form": "product"},
     )
@@ -124,18 +112,11 @@ def table4(
 
 
 def table5_6(
-    dataset: str = "simulated",
+    dataset: str | StudySettings = "simulated",
     *,
-    data_dir: str | Path | None = None,
-    labelling: str = "code",
-    construction: str = "both",
-    seeds: int = 5,
     methods: Sequence[str] = ("CF-MTL-v1", "CF-MTL"),
-    device: str = "auto",
     results_dir: str | Path | None = None,
-    fits_dir: str | Path | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
+    **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
     """Tables 5 and 6: CF-MTL without the loss terms of the untreated cells, each and both.
 
@@ -144,8 +125,8 @@ def table5_6(
 
     Parameters
     ----------
-    dataset, data_dir, labelling, construction, seeds, device, fits_dir, n_jobs, progress
-        As in :func:`table4`.
+    dataset, **settings
+        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     methods : sequence of str
         "CF-MTL-v1", whose rows are printed, and "CF-MTL".
     results_dir : str or Path, optional
@@ -167,19 +148,19 @@ def table5_6(
     if not methods:
         raise InputError("methods", expected="at least one name", found="none")
     names = [name for method in methods for name, row in ABLATIONS.items() if row.method == method]
-    where = Where(dataset, data_dir, labelling, construction, seeds, device, n_jobs, fits_dir, progress)
+    chosen = settings_of(dataset, settings)
 
-    def work(opened: OpenStudy) -> Rows:
-        models = opened.fitted(names)
+    def work(context: StudyContext) -> TableRows:
+        models = context.fitted(names)
         return {
             "table5_6": [
-                opened.key
-                | {"scenario": scenario, **ABLATIONS[name]._asdict(), "seed": opened.study.seed}
+                context.key
+                | {"scenario": scenario, **ABLATIONS[name]._asdict(), "seed": context.study.seed}
                 | checked_counts(
                     allocate(
-                        models[name].predict_reward(opened.study.test.x, scenario, PAPER.cost), PAPER.budget
+                        models[name].predict_reward(context.study.test.x, scenario, PAPER.cost), PAPER.budget
                     ),
-                    opened.study,
+                    context.study,
                     scenario,
                 )
                 for name in names
@@ -189,12 +170,12 @@ def table5_6(
 
     run = run_studies(
         work,
-        where,
+        chosen,
         label="Tables 5 and 6",
         command=(
-            where.papermill("08_tables5_6")
+            chosen.papermill("08_tables5_6")
             if set(methods) == set(known)
-            else where.call("cfmtl_lib.table5_6", methods=methods)
+            else chosen.call("cfmtl_lib.table5_6", methods=methods)
         ),
         tables={"table5_6": [*KEY[:-1], "keeps_001", "keeps_000", "seed", *COUNTS]},
     )
