@@ -1,7 +1,7 @@
 """Errors that say what was expected, what was found and what to do next.
 
-Every error of the library that comes from input is an :class:`InputError`, hence a ``ValueError``,
-so that callers can catch one class, and readers see the same three facts everywhere.
+Every error that comes from input is an :class:`InputError`, hence a ``ValueError``. So callers can
+catch one class, and readers see the same three facts everywhere.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class InputError(ValueError):
     Parameters
     ----------
     subject : str
-        What was checked, e.g. ``"column t"``.
+        Name of the checked input, e.g. ``"column t"``.
     expected, found : str
-        What would have been accepted, and what was there instead.
+        Description of accepted input, and of the input that was found instead.
     row : int, optional
-        Position (from 0) of the first offending row.
+        Position (from 0) of the first bad row.
     advice : str, optional
-        What to do next.
+        Next step for the reader.
 
     Examples
     --------
@@ -105,22 +105,22 @@ def refuse_rows(
     Parameters
     ----------
     subject : str
-        What was checked.
+        Name of the checked input.
     wrong : array_like of shape (n,), bool
         True for each row that cannot be used.
     expected : str
-        What a good row holds.
+        Description of a good row.
     found : str, or array_like of shape (n,)
-        What bad rows hold: words for all of them, or the values themselves.
+        Description of all bad rows, or the values of all rows.
     advice : str, optional
-        What to do next.
+        Next step for the reader.
     error : type
         Class of the error.
 
     Raises
     ------
     InputError
-        Of the class ``error``.
+        If a row is bad; the class is ``error``.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Every setting of the published experiments, in one object.
 
-Sources: the KDD 2023 paper (DOI 10.1145/3580305.3599550), the authors' code, and the reproduction
-report, which changed the code and printed Tables 4-6.
+The sources are the KDD 2023 paper (DOI 10.1145/3580305.3599550), the authors' code, and the
+reproduction report. The report changed the code and printed Tables 4-6.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.losses import CellWeights
 
 LABELLINGS = ("code", "text")
-"""Which half of the score ranking becomes which stratum: as the authors' code does, or as the text says."""
+"""Rules that turn halves of the score ranking into strata: that of the authors' code, that of the text."""
 
 CONSTRUCTIONS = ("authors", "document")
-"""Whose losses fit the two networks of the construction: the authors' code, or the reproduction report."""
+"""Sources of the losses of the two networks of the construction: authors' code, reproduction report."""
 
 
 @dataclass(frozen=True)
 class ConstructionFits:
-    """The two fits behind a semi-synthetic study.
+    """Settings of the two fits behind a semi-synthetic study.
 
     Parameters
     ----------
     labelling : FitConfig
-        NCF whose score orders pairs for the strata.
+        Fit of the NCF whose score orders pairs for the strata.
     assignment : FitConfig
-        MF whose score is the propensity that draws T.
+        Fit of the MF whose score is the propensity that draws T.
     """
 
     labelling: FitConfig
@@ -55,17 +55,17 @@ class Protocol:
     Parameters
     ----------
     construction : mapping of str to ConstructionFits
-        The two fits of the data construction, by name of the construction.
+        Fits of the data construction, by name of the construction.
     unobserved_share : float
-        Unobserved pairs drawn, as a share of the observed ones.
+        Number of unobserved pairs drawn, as a share of the observed ones.
     train_share : float
-        Share of all pairs that is the training log; the rest is the test set.
+        Share of all pairs in the training log; the rest is the test set.
     nuisance : FitConfig
-        Each outcome, take-up and propensity network of the baselines.
+        Fit of each outcome, take-up and propensity network of the baselines.
     propensity_clip : (float, float)
         Bounds of the estimated propensity in IPS and DR.
     joint : FitConfig
-        CF-MTL, and the fine-tuning of CF-MTL-v1.
+        Fit of CF-MTL, and fine-tuning of CF-MTL-v1.
     joint_weights, two_stage_weights : CellWeights
         Loss weights of CF-MTL and CF-MTL-v1.
     propensity_weight : float
@@ -73,9 +73,9 @@ class Protocol:
     joint_propensity_floor : float
         Lower bound of the propensity inside the cell losses of CF-MTL and CF-MTL-v1.
     pretraining_propensity, pretraining_outcome : FitConfig
-        The two first fits of CF-MTL-v1, by the report's listing (its prose says the reverse).
+        First two fits of CF-MTL-v1, by the report's listing (its prose says the reverse).
     cost, budget : float
-        Of an incentive, in conversions; and the largest share of test pairs treated.
+        Cost of an incentive, in conversions, and largest share of test pairs treated.
     """
 
     construction: Mapping[str, ConstructionFits] = field(default_factory=_constructions)
@@ -95,4 +95,4 @@ class Protocol:
 
 
 PAPER = Protocol()
-"""The published settings; every default of the library is taken from here."""
+"""Published settings, the source of every default of the library."""

@@ -1,19 +1,23 @@
 r"""The vocabulary: five strata, six observable cells, and the maps between them.
 
-A user-item pair has four potential outcomes: whether the incentive is collected and whether the
-pair converts, without the incentive (``C(0)``, ``Y(0)``) and with it (``C(1)``, ``Y(1)``).
-Since nothing can be collected that was not offered (``C(0) = 0``), and under exclusion and
-monotonicity, five combinations remain (KDD 2023 paper, Table 1):
+A user-item pair has four potential outcomes. C says whether the incentive is collected, Y whether the
+pair converts: ``C(0)``, ``Y(0)`` without the incentive, ``C(1)``, ``Y(1)`` with it. Nothing can be
+collected that was not offered, so ``C(0) = 0``. Under exclusion and monotonicity, five combinations
+remain (KDD 2023 paper, Table 1):
 
-===== ============= ===== ===== ===== =====
-index stratum        C(0)  C(1)  Y(0)  Y(1)
-===== ============= ===== ===== ===== =====
-0     never buyer       0     0     0     0
-1     never taker       0     0     1     1
-2     coupon taker      0     1     0     0
-3     coupon buyer      0     1     0     1
-4     always buyer      0     1     1     1
-===== ============= ===== ===== ===== =====
++-------+--------------+------+------+------+------+
+| index | stratum      | C(0) | C(1) | Y(0) | Y(1) |
++=======+==============+======+======+======+======+
+| 0     | never buyer  | 0    | 0    | 0    | 0    |
++-------+--------------+------+------+------+------+
+| 1     | never taker  | 0    | 0    | 1    | 1    |
++-------+--------------+------+------+------+------+
+| 2     | coupon taker | 0    | 1    | 0    | 0    |
++-------+--------------+------+------+------+------+
+| 3     | coupon buyer | 0    | 1    | 0    | 1    |
++-------+--------------+------+------+------+------+
+| 4     | always buyer | 0    | 1    | 1    | 1    |
++-------+--------------+------+------+------+------+
 """
 
 from __future__ import annotations
@@ -31,17 +35,17 @@ NEVER_BUYER, NEVER_TAKER, COUPON_TAKER, COUPON_BUYER, ALWAYS_BUYER = range(5)
 POTENTIAL_OUTCOMES = np.array(
     [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 0, 1], [0, 1, 1, 1]], dtype=np.int8
 )
-"""Row s holds (C(0), C(1), Y(0), Y(1)) of stratum s."""
+"""Potential outcomes by stratum: row s holds (C(0), C(1), Y(0), Y(1)) of stratum s."""
 POTENTIAL_OUTCOMES.setflags(write=False)
 
 CELLS = ((1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1), (0, 0, 1), (0, 0, 0))
-"""The six observable cells (t, c, y), in the order of the six loss terms of CF-MTL: treated ones first."""
+"""Six observable cells (t, c, y), in the order of the loss terms of CF-MTL: treated cells first."""
 
 N_TREATED_CELLS = sum(t for t, _, _ in CELLS)
 
 
 def _cell_membership() -> NDArray[np.float64]:
-    """Entry (k, s) is 1 where a pair of stratum s, seen under the t of cell k, lands in cell k."""
+    """Build the map from strata to cells: 1 where stratum s, under the t of cell k, is seen in cell k."""
     member = np.zeros((len(CELLS), len(STRATA)))
     for k, (t, c, y) in enumerate(CELLS):
         for s, (c0, c1, y0, y1) in enumerate(POTENTIAL_OUTCOMES):
@@ -55,7 +59,7 @@ CELL_MEMBERSHIP.setflags(write=False)
 
 
 def check_strata(stratum: ArrayLike) -> NDArray[np.int8]:
-    """Return stratum indices as int8, or raise :class:`InputError` naming the first that is no index 0-4."""
+    """Return stratum indices as int8, or raise :class:`InputError` that names the first bad one."""
     values = np.asarray(stratum)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise InputError(
@@ -71,9 +75,9 @@ def draw_strata(strata_probability: ArrayLike, rng: np.random.Generator) -> NDAr
     Parameters
     ----------
     strata_probability : array_like of shape (n, 5), float
-        Rows sum to 1.
+        Probabilities of the strata; rows sum to 1.
     rng : numpy.random.Generator
-        One uniform number is drawn a row.
+        Source of one uniform number for each row.
 
     Returns
     -------
@@ -90,14 +94,14 @@ def draw_strata(strata_probability: ArrayLike, rng: np.random.Generator) -> NDAr
 
 
 def observe(stratum: ArrayLike, treated: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """What a log shows of pairs with known strata: C = C(T) and Y = Y(T) (consistency).
+    """Compute what a log shows of pairs with known strata: C = C(T) and Y = Y(T) (consistency).
 
     Parameters
     ----------
     stratum : array_like of shape (n,), integer
         Indices into :data:`STRATA`.
     treated : array_like of shape (n,), 0/1
-        Whether the incentive was given.
+        1 where the incentive was given.
 
     Returns
     -------
@@ -114,7 +118,9 @@ def observe(stratum: ArrayLike, treated: ArrayLike) -> tuple[NDArray[np.int8], N
 
 
 def observed_cell(treated: ArrayLike, collected: ArrayLike, converted: ArrayLike) -> NDArray[np.int8]:
-    """Index into :data:`CELLS` of each logged row; all inputs 0/1 of shape (n,), no (t=0, c=1) row.
+    """Find the cell of each logged row, an index into :data:`CELLS`.
+
+    All inputs are 0/1 of shape (n,); no row may have t = 0 and c = 1.
 
     Examples
     --------
@@ -159,8 +165,8 @@ def strata_from_moments(
     Returns
     -------
     ndarray of shape (n, 5), float64
-        Rows sum to 1. Entries can leave [0, 1] when the inputs are estimates: nothing is clipped,
-        because clipping would hide a violated testable implication.
+        Strata probabilities; rows sum to 1. Entries can leave [0, 1] when the inputs are estimates. They
+        are not clipped, because clipping would hide a violated testable implication.
 
     Examples
     --------

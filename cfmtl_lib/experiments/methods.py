@@ -1,4 +1,4 @@
-"""Every method by the name that the tables give it, and how to fit several to one study."""
+"""Methods by their names in the tables, and fits of several methods to one study."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ from cfmtl_lib.runtime.registry import ESTIMATORS
 from cfmtl_lib.runtime.threads import run_parallel
 
 PRODUCT_FORM = {"cell_form": "product"}
-"""Of the cells, as the authors' code has them."""
+"""Form of the cells in the authors' code."""
 
 AS_PUBLISHED = dict.fromkeys(("CF-OR", "CF-IPS", "CF-DR"), PRODUCT_FORM)
 """Options of published methods that differ from the defaults of their classes."""
 
 
 def factory_of(name: str) -> Callable[..., LogEstimator]:
-    """Find how a method is made, by its name: a row of Tables 5 and 6, or any registered estimator.
+    """Find the function that makes a method, by the method's name.
+
+    The name is that of a row of Tables 5 and 6, or of any registered estimator.
 
     Raises
     ------
@@ -52,7 +54,7 @@ TWINS = {"CF-OR": "OR", "CF-IPS": "IPS", "CF-DR": "DR"}
 
 
 class Ablation(NamedTuple):
-    """A row of Tables 5 and 6: a method, and which loss terms of the untreated cells it keeps."""
+    """Row of Tables 5 and 6: a method, and the loss terms of the untreated cells that it keeps."""
 
     method: str
     keeps_001: bool
@@ -60,7 +62,7 @@ class Ablation(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As printed: "CF-MTL w/o L_001 L_000".
+        """Name the row as printed: "CF-MTL w/o L_001 L_000".
 
         Examples
         --------
@@ -71,7 +73,7 @@ class Ablation(NamedTuple):
         return " ".join([self.method, *(["w/o", *left_out] if left_out else [])])
 
     def estimator(self, **options: object) -> CFMTL:
-        """An estimator with the weights of the terms left out set to 0."""
+        """Make an estimator in which the terms left out have weight 0."""
         kind, weights = {
             "CF-MTL": (CFMTL, PAPER.joint_weights),
             "CF-MTL-v1": (CFMTLv1, PAPER.two_stage_weights),
@@ -104,17 +106,17 @@ NET_METHODS = {
 
 
 def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings: Any) -> LogEstimator:
-    """An unfitted estimator with the published settings.
+    """Make an unfitted estimator with the published settings.
 
     Parameters
     ----------
     name : str
-        From :data:`METHODS`, :data:`NET_METHODS` or :data:`ABLATIONS`, or of any other estimator class that
-        has a name (:attr:`~cfmtl_lib.estimators.base.LogEstimator.method`).
+        Name from :data:`METHODS`, :data:`NET_METHODS` or :data:`ABLATIONS`, or the name of any other
+        estimator class (:attr:`~cfmtl_lib.estimators.base.LogEstimator.method`).
     device : str
     seed : int
     **fit_settings
-        To be changed in every :class:`~cfmtl_lib.models.config.FitConfig` of the estimator, such as
+        Settings to change in every :class:`~cfmtl_lib.models.config.FitConfig` of the estimator, such as
         ``parametrisation="additive"``.
 
     Raises
@@ -149,20 +151,20 @@ def fit_methods(
     ----------
     study : Study
     names : sequence of str
-        See :func:`estimator`.
+        Names of the methods; see :func:`estimator`.
     device : str
     seed : int
     n_jobs : int
-        Fits side by side, each on one thread. What is fitted does not depend on it.
+        Number of fits side by side, each on one thread. The result does not depend on it.
     cache : FitCache, optional
-        Where fits are kept; nowhere if left out.
+        Cache of fits; no fit is stored if left out.
     **fit_settings
-        As in :func:`estimator`.
+        Settings to change, as in :func:`estimator`.
 
     Returns
     -------
     dict of str to fitted estimator
-        In the order of ``names``.
+        Estimators by name, in the order of ``names``.
 
     Raises
     ------
@@ -201,7 +203,7 @@ def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCach
 
 
 def fit_joint(model: CFMTL, study: Study, cache: FitCache | None) -> None:
-    """Fit one CF-MTL, or hand it the networks that the cache has."""
+    """Fit one CF-MTL, or give it the networks from the cache."""
     _fit_cells(model, study, cache, lambda fresh: fresh.fit(study.train))
 
 

@@ -1,4 +1,4 @@
-"""One piece of work over many studies: labellings, constructions and seeds, side by side, with provenance."""
+"""Runs of one task over many studies (labellings, constructions, seeds), side by side, with provenance."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from cfmtl_lib.runtime.provenance import RunRecord, save_results
 from cfmtl_lib.runtime.threads import load_before_threads, one_torch_thread
 
 TableRows = Mapping[str, list[dict[str, Any]]]
-"""What a piece of work finds: by table, rows as dictionaries."""
+"""Results of the work on one study: by table, rows as dictionaries."""
 
 
 class Task(NamedTuple):
-    """One study: one labelling, one construction, one seed."""
+    """One study: one labelling, one construction and one seed."""
 
     labelling: str
     construction: str
@@ -40,26 +40,31 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class StudySettings:
-    """Which studies, and how to go about them.
+    """Settings that choose the studies and how they are computed.
 
     Parameters
     ----------
     dataset : str
-        "simulated", a name of the catalog, or a path to a ratings table.
+        "simulated", a name in the catalog, or a path to a ratings table.
     data_dir : str or Path, optional
-        Where the dataset's file lies; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
+        Folder of the dataset's file; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
     labelling : {"code", "text", "both"}
+        Rule by which each half of the network's ranking of pairs becomes a stratum. "code" follows the
+        authors' code, "text" the paper's text.
     construction : {"authors", "document", "both"}
+        Source of the losses of the two networks that build the semi-synthetic data. "authors" is the
+        authors' code, "document" the reproduction report.
     seeds : int
         Number of seeds: 0, 1, ...
     device : str
     n_jobs : int, optional
-        Fits side by side, each on one thread: of different studies, or of one if there is only one. As
-        many as there are cores on a CPU, one at a time on an accelerator. Rows do not depend on it.
+        Number of fits side by side, each on one thread. They belong to different studies, or to one if
+        there is only one. Default: the number of cores on a CPU, one on an accelerator. Rows do not
+        depend on it.
     fits_dir : str or Path, optional
-        Folder of kept fits: see :class:`~cfmtl_lib.runtime.fit_cache.FitCache`.
+        Folder of the cache of fits; see :class:`~cfmtl_lib.runtime.fit_cache.FitCache`.
     progress : bool
-        Say on stderr how far it is.
+        Progress reports on stderr.
     """
 
     dataset: str = "simulated"
@@ -73,7 +78,7 @@ class StudySettings:
     progress: bool = True
 
     def tasks(self) -> list[Task]:
-        """The studies asked for.
+        """List the studies that the settings ask for.
 
         Raises
         ------
@@ -88,7 +93,7 @@ class StudySettings:
         ]
 
     def papermill(self, notebook: str) -> str:
-        """The command that does this by a notebook, without the paths of this machine."""
+        """Write the command that runs these studies by a notebook, without the paths of this machine."""
         folder = "" if self.data_dir is None else " -p data_dir PATH"
         return (
             f"papermill notebooks/{notebook}.md out.ipynb -p dataset {self.public_name()}{folder} "
@@ -97,7 +102,7 @@ class StudySettings:
         )
 
     def call(self, function: str, **options: object) -> str:
-        """The call that does this in Python, without the paths of this machine.
+        """Write the Python call that runs these studies, without the paths of this machine.
 
         Examples
         --------
@@ -114,12 +119,12 @@ class StudySettings:
         return f"{function}({', '.join(words)})"
 
     def public_name(self) -> str:
-        """The dataset's name, or PATH for a path."""
+        """Give the dataset's name, or PATH for a path."""
         return self.dataset if self.dataset in (*CATALOG, "simulated") else "PATH"
 
 
 class SettingOptions(TypedDict, total=False):
-    """Fields of :class:`StudySettings` beside the dataset: keywords of the functions that make tables."""
+    """Keywords of the functions that make tables: fields of :class:`StudySettings` except the dataset."""
 
     data_dir: str | Path | None
     labelling: str
@@ -134,16 +139,16 @@ class SettingOptions(TypedDict, total=False):
 def settings_of(
     dataset: str | StudySettings, given: SettingOptions, **defaults: Unpack[SettingOptions]
 ) -> StudySettings:
-    """Put together which studies a function works on.
+    """Combine a dataset and keywords into the settings of a function.
 
     Parameters
     ----------
     dataset : str or StudySettings
-        Settings are taken as they are.
+        Name of a dataset, or settings, which are returned unchanged.
     given : dict
-        Keywords of the caller, beside the name of a dataset.
+        Keywords of the caller, allowed only with the name of a dataset.
     **defaults
-        Of this function, where they differ from those of :class:`StudySettings`.
+        Defaults of the calling function that differ from those of :class:`StudySettings`.
 
     Raises
     ------
@@ -164,17 +169,17 @@ def settings_of(
 
 @dataclass
 class StudyContext:
-    """A study at work.
+    """One study, and what the work on it needs.
 
     Attributes
     ----------
     study : Study
     ratings : Ratings or None
-        That it was constructed from; None if it was simulated.
+        Ratings that the study was constructed from; None if it was simulated.
     device : str
     cache : FitCache
     n_jobs : int
-        Fits side by side that are due to this study.
+        Number of fits that this study may run side by side.
     """
 
     study: Study
@@ -185,7 +190,7 @@ class StudyContext:
 
     @property
     def key(self) -> dict[str, str]:
-        """The columns that say which data a row is from."""
+        """Give the columns that identify the data of a row."""
         study = self.study
         return {
             "dataset": study.dataset,
@@ -208,13 +213,13 @@ class StudyContext:
 
 @dataclass
 class Run:
-    """What a run found.
+    """Tables of a run, with their provenance.
 
     Attributes
     ----------
     tables : dict of str to DataFrame
     dataset : str
-        As its rows name it.
+        Name of the dataset in the rows.
     provenance : dict
     """
 
@@ -223,7 +228,7 @@ class Run:
     provenance: dict[str, Any]
 
     def save(self, results_dir: str | Path | None) -> None:
-        """Write all tables to ``<results_dir>/<dataset>/``, or nothing if there is no folder."""
+        """Write all tables to ``<results_dir>/<dataset>/``; write nothing if there is no folder."""
         if results_dir is not None:
             save_results(self.tables, Path(results_dir) / self.dataset, self.provenance)
 
@@ -237,17 +242,17 @@ def run_studies(
     tables: Mapping[str, Sequence[str]],
     protocol: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Do a piece of work on every study asked for and put the rows together, in the order of the studies.
+    """Do the work on every study of the settings and join the rows, in the order of the studies.
 
     Parameters
     ----------
     work : callable
-        Takes an :class:`StudyContext`, returns rows by table.
+        Function that takes a :class:`StudyContext` and returns rows by table.
     settings : StudySettings
     label : str
         Name of the work in progress messages.
     command : str
-        That does it again, for the provenance.
+        Command that repeats the run, for the provenance.
     tables : mapping of str to sequence of str
         Columns by table.
     protocol : mapping, optional
@@ -303,7 +308,7 @@ def run_studies(
 
 
 class _Part(NamedTuple):
-    """What one study hands back."""
+    """Results of one study."""
 
     rows: TableRows
     fingerprint: str
@@ -331,7 +336,7 @@ def _one_study(
 
 
 def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The names that a parameter stands for: one, or all for "both".
+    """List the names that a parameter stands for: one, or all for "both".
 
     Examples
     --------
@@ -342,7 +347,7 @@ def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ..
 
 
 def positive(subject: str, value: int) -> int:
-    """A count that is at least 1, or an :class:`~cfmtl_lib.errors.InputError`."""
+    """Return a count, or raise an :class:`~cfmtl_lib.errors.InputError` if it is below 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(subject, expected="a whole number >= 1", found=repr(value))
     return int(value)

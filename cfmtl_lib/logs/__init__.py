@@ -1,4 +1,4 @@
-"""Incentive logs: in memory, in files, made of tables."""
+"""Incentive logs in memory, in Parquet files and from tables."""
 
 from cfmtl_lib.logs.encoding import FrameEncoder
 from cfmtl_lib.logs.incentive_log import IncentiveLog

@@ -1,4 +1,4 @@
-"""Tables of numbers and categories as float features, the same way at fit and at prediction."""
+"""Encoding of tables of numbers and categories as float features, the same at fit and at prediction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cfmtl_lib.errors import LogError, check_choice
 KINDS = ("number", "category")
 UNKNOWN = ("error", "missing")
 FeatureRows: TypeAlias = "ArrayLike | pd.DataFrame | tuple[ArrayLike, ArrayLike]"
-"""What features can be given as; see :meth:`FrameEncoder.matrix`."""
+"""Types that features can have; see :meth:`FrameEncoder.matrix`."""
 
 MISSING = 0
 """Code of a missing category; categories count from 1."""
@@ -23,14 +23,14 @@ MISSING = 0
 
 @dataclass(frozen=True)
 class Column:
-    """One feature.
+    """Name and kind of one feature.
 
     Attributes
     ----------
     name : str
     kind : {"number", "category"}
     categories : tuple
-        Levels in the order of their codes 1, 2, ...; empty for numbers.
+        Categories in the order of their codes 1, 2, ...; empty for numbers.
     """
 
     name: str
@@ -43,14 +43,15 @@ class Column:
 
 @dataclass(frozen=True)
 class FrameEncoder:
-    """How columns of a table become columns of ``IncentiveLog.x``: one float each.
+    """Encoder of columns of a table as columns of ``IncentiveLog.x``, one float each.
 
-    Numbers stay what they are; a missing number stays NaN, for the models to handle. A category becomes its
+    Numbers do not change; a missing number is NaN, which the models handle. A category becomes its
     code, 1, 2, ... in sorted order; a missing one becomes 0. Booleans are numbers.
 
     Parameters
     ----------
     columns : tuple of Column
+        Columns of the table, in the order of the features.
 
     Examples
     --------
@@ -69,15 +70,16 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
 
     @classmethod
     def learn(cls, frame: pd.DataFrame, features: Sequence[str], categories: Collection[str] = ()) -> Self:
-        """Take kinds and categories from a table.
+        """Learn kinds and categories from a table.
 
         Parameters
         ----------
         frame : DataFrame
+            Table with a row for each unit.
         features : sequence of str
             Names of its columns, in the order of the features.
         categories : collection of str
-            Which of them are categories though they hold whole numbers: ids, codes of shops.
+            Names of features that are categories though they hold whole numbers: ids, codes of shops.
 
         Raises
         ------
@@ -98,7 +100,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
 
     @classmethod
     def of_pairs(cls, n_users: int, n_items: int, n_numbers: int) -> Self:
-        """For user and item ids that come with numbers: two categories first, then the numbers.
+        """Make the encoder of user and item ids with numbers: two categories first, then the numbers.
 
         Examples
         --------
@@ -113,12 +115,12 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         return cls(ids + tuple(Column(f"feature_{k}", "number") for k in range(n_numbers)))
 
     def matrix(self, x: FeatureRows) -> NDArray[np.float64]:
-        """Features of rows in any form: a table, (pairs, numbers), or a matrix encoded already.
+        """Encode rows of any form: a table, (pairs, numbers), or a matrix that is encoded already.
 
         Raises
         ------
         LogError
-            As :meth:`encode` and :meth:`check`.
+            If :meth:`encode` or :meth:`check` raises it.
         """
         if isinstance(x, pd.DataFrame):
             return self.encode(x)
@@ -136,20 +138,19 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         return self.check(np.asarray(x))
 
     def encode(self, frame: pd.DataFrame, unknown: str = "error") -> NDArray[np.float64]:
-        """Features of a table's rows; shape (n, number of columns), float64, NaN where a number is missing.
+        """Encode the rows of a table; shape (n, number of columns), float64, NaN for a missing number.
 
         Parameters
         ----------
         frame : DataFrame
-            With the columns of the encoder, in any order; others are ignored.
+            Table with the columns of the encoder, in any order; other columns are ignored.
         unknown : {"error", "missing"}
-            What a category is that the encoder does not know.
+            Treatment of categories that the encoder does not know.
 
         Raises
         ------
         LogError
-            If a column is missing, or holds what it did not hold when the encoder was made: texts among
-            numbers, infinity, an unknown category.
+            If a column is missing, or holds texts among numbers, infinity, or an unknown category.
         """
         if len(frame) == 0:
             raise LogError("frame", expected="at least one row", found="none")
@@ -159,12 +160,12 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         )
 
     def check(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Features that are encoded already: their shape, codes and numbers.
+        """Check shape, codes and numbers of features that are encoded already, and return them.
 
         Raises
         ------
         LogError
-            Naming the first column and row that this encoder cannot have made.
+            If this encoder cannot have made them; it names the first such column and row.
         """
         matrix = np.asarray(x, dtype=np.float64)
         if matrix.ndim != 2 or matrix.shape[1] != len(self.columns):
@@ -186,11 +187,11 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
 
     @property
     def is_category(self) -> NDArray[np.bool_]:
-        """Which columns hold codes; shape (number of columns,)."""
+        """Mask of the columns that hold codes; shape (number of columns,)."""
         return np.array([column.kind == "category" for column in self.columns])
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Convert the encoder to values that JSON can hold."""
         return {
             "columns": [
                 {"name": c.name, "kind": c.kind, "categories": list(c.categories)} for c in self.columns
@@ -199,7 +200,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """What :meth:`to_dict` gave.
+        """Rebuild an encoder from the result of :meth:`to_dict`.
 
         Examples
         --------
@@ -211,18 +212,18 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
 
 
 def numeric_column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """A column of numbers as float64, NaN where it is missing.
+    """Read a column of numbers as float64, NaN where a number is missing.
 
     Raises
     ------
     LogError
-        If it is not there, or holds texts.
+        If the column is not there, or holds texts or infinity.
     """
     return _numbers(column_of(frame, name), name)
 
 
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
-    """A column of a table, or an error that lists the columns there are.
+    """Return a column of a table, or raise an error that lists its columns.
 
     Raises
     ------
@@ -247,7 +248,7 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def is_pairs_with_numbers(x: object) -> TypeGuard[tuple[ArrayLike, ArrayLike]]:
-    """Whether x is (pairs, numbers), and not a tuple of rows."""
+    """Tell whether x is (pairs, numbers), and not a tuple of rows."""
     return isinstance(x, tuple) and len(x) == 2 and np.ndim(x[0]) == 2
 
 

@@ -1,4 +1,4 @@
-"""What a fitted model accepts: the kind of x that its log had."""
+"""Schema of the x that a fitted model accepts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from cfmtl_lib.logs.validation import check_pairs, checked_x
 
 @dataclass(frozen=True)
 class InputSchema:
-    """The x of a log: pairs, floats, or the columns of a table.
+    """Schema of the x of a log: pairs, floats, or the columns of a table.
 
     Parameters
     ----------
     n_features : int
-        Columns of x.
+        Number of columns of x.
     pair_space : (int, int), optional
-        Number of users and of items, of pairs.
+        Number of users and of items; only for pairs.
     encoder : FrameEncoder, optional
-        How columns of a table become features.
+        Encoder of the columns of a table as features.
 
     Examples
     --------
@@ -49,21 +49,21 @@ This model was fitted on pairs.
 
     @classmethod
     def from_log(cls, log: IncentiveLog | ParquetLog) -> Self:
-        """The schema of a log."""
+        """Read the schema of a log."""
         if isinstance(log, ParquetLog):
             return cls(2, log.pair_space)
         return cls(log.x.shape[1], log.pair_space if log.is_pairs else None, log.encoder)
 
     def matrix(self, x: IncentiveLog | FeatureRows) -> NDArray:
-        """Rows of x as the models see them: (n, 2) int64, or (n, p) floats.
+        """Convert x to the matrix that models take: (n, 2) int64, or (n, p) floats.
 
-        The x of a log whose codes mean other categories than those of the log that was fitted is refused; an
-        array of codes cannot be checked for that.
+        A log is refused if its encoder differs from that of the fitted log, as its codes would mean other
+        categories. An array of codes cannot be checked for that.
 
         Raises
         ------
         LogError
-            If x is of another kind or shape than the log was, or holds what it cannot hold.
+            If x has another kind or shape than the x of the fitted log, or a value that the schema excludes.
         """
         if isinstance(x, IncentiveLog):
             if x.encoder != self.encoder:
@@ -95,7 +95,7 @@ This model was fitted on pairs.
         return features
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Convert the schema to values that JSON can hold."""
         return {
             "n_features": self.n_features,
             "pair_space": None if self.pair_space is None else list(self.pair_space),
@@ -104,7 +104,7 @@ This model was fitted on pairs.
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """What :meth:`to_dict` gave."""
+        """Rebuild a schema from the result of :meth:`to_dict`."""
         space, encoder = stored["pair_space"], stored["encoder"]
         return cls(
             int(stored["n_features"]),
@@ -114,7 +114,7 @@ This model was fitted on pairs.
 
 
 def _as_floats(x: object) -> ArrayLike:
-    """Integers as floats: a model that was fitted on features cannot mean ids."""
+    """Convert integers to floats, since x of a model that was fitted on features cannot be ids."""
     if issparse(x):
         return x  # type: ignore[return-value]  # to be refused with the others
     values = np.asarray(x)

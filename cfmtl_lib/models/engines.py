@@ -11,7 +11,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class DataParallelSteps(AutogradSteps):
     """
 
     def __init__(self, network: nn.Module, objective: Objective, config: FitConfig) -> None:
-        if not _is_known(objective, network):
+        if not _is_own_loss(network, objective):
             raise InputError(
                 "FitConfig.engine 'data-parallel'",
                 expected="a loss of the paper, whose parts add up to that of a batch",
@@ -182,40 +182,14 @@ class CompiledSteps:
     """
 
     def __init__(self, network: nn.Module, objective: Objective, config: FitConfig) -> None:
-        import cfmtl_lib.models.cell_kernels as compiled_cells
-        import cfmtl_lib.models.kernels as compiled  # here, for numba need not be installed
+        from cfmtl_lib.models import kernels  # here, for numba need not be installed
 
-        self.kernels, self.config = compiled, config
+        self.kernels, self.config = kernels, config
         self.n_steps = 0
         self.dtype = next(network.parameters()).dtype
-        of_pairs = network.strata if isinstance(network, CellNetwork) else network
-        assert isinstance(of_pairs, AdditiveNetwork | FactorizationNetwork)
+        of_pairs = COMPILED[type(network)].parts(network)[0]
         self.sizes = of_pairs.n_users, of_pairs.n_items
-        self._run: Callable[..., None]
-        if isinstance(network, CellNetwork):
-            strata, propensity = (
-                self._additive(network.pair_network(part)) for part in ("strata", "propensity")
-            )
-            weights = network.cell_weight.numpy().ravel()
-            number = weights.dtype.type
-            settings = (weights, number(network.propensity_floor), number(network.propensity_weight))
-            self._run = lambda user, item, cell, size, *rest: compiled_cells.cells_epoch(
-                strata, propensity, user, item, cell, size, settings, *rest
-            )
-            return
-        assert isinstance(objective, ProbabilityLoss)
-        cross_entropy = objective.loss == "cross_entropy"
-        if isinstance(network, AdditiveNetwork):
-            additive = self._additive(network)
-            self._run = lambda user, item, target, size, *rest: compiled.additive_epoch(
-                additive, user, item, target, size, cross_entropy, *rest
-            )
-            return
-        assert isinstance(network, FactorizationNetwork)
-        tables = self._trained(network.user), self._trained(network.item)
-        self._run = lambda user, item, target, size, *rest: compiled.factorisation_epoch(
-            *tables, user, item, target, size, cross_entropy, *rest
-        )
+        self._run = COMPILED[type(network)].bind(network, objective)
 
     def prepared(self, columns: Sequence[Tensor]) -> list[Tensor]:
         """Ids in 32 bits, which move faster; the last column in the type of the parameters, or int8."""
@@ -236,16 +210,104 @@ class CompiledSteps:
         self.n_steps += len(losses)
         return losses.tolist()
 
-    def _additive(self, network: AdditiveNetwork) -> Any:
-        user, item, weight, bias = map(
-            self._trained, (network.user, network.item, network.weight, network.bias)
-        )
-        return self.kernels.Additive(user, item, weight, bias, not network.weight.requires_grad)
 
-    def _trained(self, parameter: nn.Parameter) -> Any:
-        """The parameter as an array that shares its memory, with moments at zero."""
-        value: NDArray = np.atleast_2d(parameter.detach().numpy())
-        return self.kernels.Trained(value, np.zeros_like(value), np.zeros_like(value))
+class CompiledFit(NamedTuple):
+    """How fits of one class of networks are compiled.
+
+    Attributes
+    ----------
+    parts : callable
+        Takes the network, returns the networks of pairs inside, which all have the same users and items.
+    knows : callable
+        Takes the network and an objective, returns whether the compiled loss is that objective.
+    bind : callable
+        Takes both, returns the epoch: a function of user, item, last column, batch size, Adam and losses.
+    """
+
+    parts: Callable[[Any], list[Any]]
+    knows: Callable[[Any, Objective], bool]
+    bind: Callable[[Any, Any], Callable[..., None]]
+
+
+COMPILED: dict[type[nn.Module], CompiledFit] = {}
+"""What the compiled engine can do, by the exact class of the network: a subclass may compute otherwise."""
+
+
+def compiles(
+    network: type[nn.Module],
+    *,
+    parts: Callable[[Any], list[Any]] = lambda network: [network],
+    knows: Callable[[Any, Objective], bool],
+) -> Callable[[Callable], Callable]:
+    """Register the epoch of a class of networks with the compiled engine; see :class:`CompiledFit`."""
+
+    def register(bind: Callable) -> Callable:
+        COMPILED[network] = CompiledFit(parts, knows, bind)
+        return bind
+
+    return register
+
+
+def _is_own_loss(network: nn.Module, objective: Objective) -> bool:
+    """Whether the objective is a loss of one probability by this network, or the network's own loss."""
+    if isinstance(objective, ProbabilityLoss):
+        return objective.network is network
+    return type(network) is CellNetwork and objective == network.loss
+
+
+@compiles(AdditiveNetwork, knows=_is_own_loss)
+def _additive_epoch(network: AdditiveNetwork, objective: ProbabilityLoss) -> Callable[..., None]:
+    from cfmtl_lib.models import kernels
+
+    trained, cross_entropy = _additive(network), objective.loss == "cross_entropy"
+    return lambda user, item, target, size, *rest: kernels.additive_epoch(
+        trained, user, item, target, size, cross_entropy, *rest
+    )
+
+
+@compiles(FactorizationNetwork, knows=_is_own_loss)
+def _factorisation_epoch(network: FactorizationNetwork, objective: ProbabilityLoss) -> Callable[..., None]:
+    from cfmtl_lib.models import kernels
+
+    tables, cross_entropy = (
+        (_trained(network.user), _trained(network.item)),
+        objective.loss == "cross_entropy",
+    )
+    return lambda user, item, target, size, *rest: kernels.factorisation_epoch(
+        *tables, user, item, target, size, cross_entropy, *rest
+    )
+
+
+@compiles(
+    CellNetwork,
+    parts=lambda network: [network.strata, network.propensity],
+    knows=_is_own_loss,
+)
+def _cells_epoch(network: CellNetwork, objective: Objective) -> Callable[..., None]:
+    from cfmtl_lib.models import cell_kernels
+
+    strata, propensity = (_additive(network.pair_network(part)) for part in ("strata", "propensity"))
+    weights = network.cell_weight.numpy().ravel()
+    number = weights.dtype.type
+    settings = (weights, number(network.propensity_floor), number(network.propensity_weight))
+    return lambda user, item, cell, size, *rest: cell_kernels.cells_epoch(
+        strata, propensity, user, item, cell, size, settings, *rest
+    )
+
+
+def _additive(network: AdditiveNetwork) -> Any:
+    from cfmtl_lib.models import kernels
+
+    user, item, weight, bias = map(_trained, (network.user, network.item, network.weight, network.bias))
+    return kernels.Additive(user, item, weight, bias, not network.weight.requires_grad)
+
+
+def _trained(parameter: nn.Parameter) -> Any:
+    """Give the parameter as an array that shares its memory, with moments at zero."""
+    from cfmtl_lib.models import kernels
+
+    value: NDArray = np.atleast_2d(parameter.detach().numpy())
+    return kernels.Trained(value, np.zeros_like(value), np.zeros_like(value))
 
 
 def steps_for(network: nn.Module, objective: Objective, config: FitConfig) -> Steps:
@@ -277,15 +339,14 @@ def _obstacle(network: nn.Module, objective: Objective) -> str | None:
     """Why the compiled path cannot take these steps; None if it can."""
     if numba_version() is None:
         return "no numba"
-    parts: list[nn.Module] = [network]
-    if not _is_known(objective, network):
+    known = COMPILED.get(type(network))
+    if known is None:
+        return f"a {type(network).__name__}"
+    if not known.knows(network, objective):
         return "another loss"
-    if isinstance(network, CellNetwork):
-        parts = [network.strata, network.propensity]
-    for part in parts:
-        if type(part) not in (AdditiveNetwork, FactorizationNetwork):  # a subclass may compute otherwise
+    for part in known.parts(network):
+        if type(part) not in COMPILED:
             return f"a {type(part).__name__}"
-        assert isinstance(part, AdditiveNetwork | FactorizationNetwork)
         if part.user.device.type != "cpu" or part.user.dtype not in (torch.float32, torch.float64):
             return f"parameters of {part.user.dtype} on {part.user.device}"
         if not (part.user.requires_grad and part.item.requires_grad):
@@ -301,10 +362,3 @@ def _layer_is_known(network: AdditiveNetwork) -> bool:
         return network.bias.requires_grad
     one = torch.eye(network.embedding_k, dtype=network.weight.dtype)
     return network.bias.requires_grad and torch.equal(network.weight, torch.cat([one, one], dim=1))
-
-
-def _is_known(objective: Objective, network: nn.Module) -> bool:
-    """Whether it is a loss of the paper, and of this network."""
-    if isinstance(objective, ProbabilityLoss):
-        return objective.network is network
-    return type(network) is CellNetwork and objective == network.loss

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from torch import Tensor, nn
 
 from cfmtl_lib.errors import InputError
@@ -144,7 +144,7 @@ def _normal_scores(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
         return probability, np.zeros(N_KNOTS)
     knots = np.quantile(values, probability)
     # Beyond the outermost knots the score stays what it is there, near 2.8.
-    raw = stats.norm.ppf(probability.clip(0.5 / N_KNOTS, 1 - 0.5 / N_KNOTS))
+    raw = special.ndtri(probability.clip(0.5 / N_KNOTS, 1 - 0.5 / N_KNOTS))
     member = np.unique(knots, return_inverse=True)[1]
     scores = (np.bincount(member, weights=raw) / np.bincount(member))[member]
     seen = np.interp(values, knots, scores)

@@ -1,4 +1,4 @@
-"""Rewards, budgets, and whom a policy treats."""
+"""Rewards, budgets, and the choice of whom to treat."""
 
 from cfmtl_lib.policy.allocation import ThresholdPolicy, allocate, threshold_policy, treatable
 from cfmtl_lib.policy.arms import allocate_arms

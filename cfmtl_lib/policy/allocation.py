@@ -1,4 +1,4 @@
-"""Whom to treat under a budget: the largest rewards first, by share, number or money."""
+"""Choose whom to treat under a budget: the largest rewards first, by share, number or money."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def allocate(
     reward : array_like of shape (n,), float
         Predicted reward of treating each row.
     budget : float, optional
-        Largest *share* of the n rows that may be treated, in [0, 1]: at most ``floor(budget * n)`` (the share
-        as written in decimal, so that ``0.29`` of 100 rows is 29).
+        Largest *share* of the n rows that may be treated, in [0, 1]: at most ``floor(budget * n)`` rows. The
+        share counts as written in decimal, so that ``0.29`` of 100 rows is 29.
     number : int, optional
         Largest number of rows.
     money : float, optional
         Largest sum of ``spend``. Rows are ranked by reward a unit of spend, and taken until the next one
-        does not fit: by less than the reward of that row below the best that any policy can do.
+        does not fit. The loss against the best policy is less than the reward of that row.
     spend : array_like of shape (n,), float >= 0
         Expected payment of each row, :func:`expected_spend`; only with ``money``.
 
     Returns
     -------
     ndarray of shape (n,), bool
-        Ties at the threshold go to the rows that come first.
+        True for the rows to treat. Ties at the threshold go to the rows that come first.
 
     Raises
     ------
@@ -81,17 +81,17 @@ def _by_money(values: NDArray[np.float64], money: float, spends: NDArray[np.floa
 
 
 def within(payments: NDArray[np.float64], money: float) -> NDArray[np.bool_]:
-    """Which of the payments, made in this order, the money suffices for; sums are allowed to round."""
+    """Mark the payments, made in this order, that the money suffices for; sums are allowed to round."""
     return np.cumsum(payments) <= money * (1 + 1e-12)
 
 
 class ThresholdPolicy(NamedTuple):
-    """The best policy under a budget, as probabilities.
+    """Best policy under a budget, as probabilities.
 
     Attributes
     ----------
     probability : ndarray of shape (n,), float64
-        1 above the threshold, ``at_threshold`` at it, 0 below.
+        Probability of treating each pair: 1 above the threshold, ``at_threshold`` at it, 0 below.
     threshold : float
         Least number >= 0 that the rewards of at most a share ``budget`` of the pairs exceed.
     at_threshold : float
@@ -104,9 +104,9 @@ class ThresholdPolicy(NamedTuple):
 
 
 def threshold_policy(reward: ArrayLike, budget: float) -> ThresholdPolicy:
-    """The policy of largest expected reward that treats a share of at most ``budget`` of the pairs.
+    """Find the policy of largest expected reward that treats at most a share ``budget`` of the pairs.
 
-    Where :func:`allocate` treats whole pairs and lets the order of rows decide among ties, this one treats
+    :func:`allocate` treats whole pairs and lets the order of rows decide among ties. This function treats
     tied pairs with equal probability and uses the budget up exactly.
 
     Parameters
@@ -114,7 +114,7 @@ def threshold_policy(reward: ArrayLike, budget: float) -> ThresholdPolicy:
     reward : array_like of shape (n,), float
         Expected reward of treating each pair.
     budget : float
-        In [0, 1].
+        Largest share of the pairs that may be treated, in [0, 1].
 
     Returns
     -------
@@ -123,7 +123,7 @@ def threshold_policy(reward: ArrayLike, budget: float) -> ThresholdPolicy:
     Raises
     ------
     InputError
-        As in :func:`allocate`.
+        If the budget is no share, or rewards are not a finite vector.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def threshold_policy(reward: ArrayLike, budget: float) -> ThresholdPolicy:
 
 
 def treatable(n_pairs: int, budget: float) -> int:
-    """Largest number of pairs that a budget share allows: floor(budget * n_pairs).
+    """Count the pairs that a budget share allows: ``floor(budget * n_pairs)``.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def check_one_budget(budget: float | None, number: int | None, money: float | No
 
 
 def most_treated(n: int, budget: float | None, number: int | None) -> int:
-    """Rows of n that a share or a number allows."""
+    """Count the rows, of n, that a share or a number allows."""
     if budget is not None:
         return treatable(n, budget)
     if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:

@@ -1,10 +1,10 @@
-r"""Several incentives to choose from: for each row the one, or none, that is best for a common budget.
+r"""Choose among several incentives: for each row the best one, or none, under a common budget.
 
-With predicted reward :math:`r_{ia}` and payment :math:`s_{ia}` of incentive a for row i, the policy solves
-the multiple-choice knapsack problem in its linear relaxation: along the upper convex hull of each row's
-points :math:`(s_{ia}, r_{ia})` and (0, 0), steps are taken in the order of reward gained a unit of money
-until it is spent (Sinha and Zoltners, 1979; Sverdrup, Wu, Athey and Wager, 2025, "Qini curves for
-multi-armed treatment rules").
+Let :math:`r_{ia}` be the predicted reward and :math:`s_{ia}` the payment of incentive a for row i. The policy
+solves the multiple-choice knapsack problem in its linear relaxation (Sinha and Zoltners, 1979). The steps
+run along the upper convex hull of each row's points :math:`(s_{ia}, r_{ia})` and (0, 0). They are taken in
+the order of reward gained a unit of money, until the money is spent. See also Sverdrup, Wu, Athey and Wager
+(2025), "Qini curves for multi-armed treatment rules".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cfmtl_lib.policy.allocation import check_one_budget, most_treated, within
 from cfmtl_lib.policy.rewards import check_cost, check_spend
 
 NO_ARM = -1
-"""Of rows that get no incentive."""
+"""Index that marks rows without an incentive."""
 
 
 def allocate_arms(
@@ -36,9 +36,9 @@ def allocate_arms(
         Predicted reward of giving each of k incentives to each row, in one unit for all: pass
         ``conversion_value`` to :func:`~cfmtl_lib.policy.rewards.expected_reward`.
     budget : float, optional
-        Largest share of the rows that get any, as in :func:`~cfmtl_lib.policy.allocation.allocate`.
+        Largest share of the rows with an incentive, as in :func:`~cfmtl_lib.policy.allocation.allocate`.
     number : int, optional
-        Largest number of rows that get any.
+        Largest number of rows with an incentive.
     money : float, optional
         Largest sum of the chosen ``spend``.
     spend : array_like of shape (n, k), float >= 0
@@ -56,13 +56,12 @@ def allocate_arms(
 
     Notes
     -----
-    With k = 1 this is :func:`~cfmtl_lib.policy.allocation.allocate`. Under ``money``, what it earns lies
-    below the best
-    of all policies by less than the largest step of one row.
+    With k = 1 this is :func:`~cfmtl_lib.policy.allocation.allocate`. Under ``money``, its reward is below
+    that of the best policy by less than the largest step of one row.
 
     Examples
     --------
-    A large coupon earns more on the first row, a small one is the better use of little money:
+    A large coupon earns more on the first row; a small one is the better use of little money:
 
     >>> reward, spend = [[0.5, 0.8], [0.3, 0.2]], [[0.2, 1.0], [0.3, 0.9]]
     >>> allocate_arms(reward, money=0.5, spend=spend).tolist()
@@ -103,7 +102,7 @@ def _by_money(values: NDArray[np.float64], spends: NDArray[np.float64], money: f
 def _steps(
     values: NDArray[np.float64], spends: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Steps along each row's convex hull: row, arm reached, reward a unit of money, money."""
+    """List the steps along each row's convex hull: row, arm reached, reward a unit of money, money."""
     n, k = values.shape
     at_value, at_spend, last_slope = np.zeros(n), np.zeros(n), np.full(n, np.inf)
     found = []

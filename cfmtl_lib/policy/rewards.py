@@ -1,4 +1,4 @@
-r"""What treating is worth and what it costs: the one place that says what is paid in which scenario.
+r"""Reward and payment of treating a unit, in each scenario.
 
 With conversion value v and cost c, treating a unit earns
 
@@ -7,8 +7,8 @@ With conversion value v and cost c, treating a unit earns
     W = C(1)\,Y(1) \text{ (coupon)}, \quad W = C(1) \text{ (cash)},
 
 and v = 1 + c in the paper, so that the unit is one conversion net of its incentive. The reward is linear in
-the strata probabilities, so the best policy under a budget treats the units of highest positive expected
-reward (KDD 2023 paper, Table 1 and Section 3.3).
+the strata probabilities. So the best policy under a budget treats the units of highest expected reward,
+where it is positive (KDD 2023 paper, Table 1 and Section 3.3).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from cfmtl_lib.strata import COUPON_BUYER, POTENTIAL_OUTCOMES, STRATA, check_str
 
 
 class Payment(NamedTuple):
-    """When a scenario pays for an incentive that was given.
+    """Rule by which a scenario pays for an incentive that was given.
 
     Attributes
     ----------
     is_due : callable
-        Takes collected and converted, 0/1 or arrays of them; returns 1 where the incentive is paid for.
+        Function of collected and converted (0/1, or arrays); it returns 1 where the incentive is paid for.
     moment : str
         Name of its conditional mean in :data:`~cfmtl_lib.nuisances.moments.MOMENTS`.
     """
@@ -42,13 +42,13 @@ PAYMENTS = {
     "coupon": Payment(lambda collected, converted: collected * converted, "collected_and_converted_treated"),
     "cash": Payment(lambda collected, converted: collected, "collected_treated"),
 }
-"""A coupon is paid for when it is used for a purchase, cash whenever it is collected."""
+"""Rules by scenario: a coupon costs when it is used for a purchase, cash whenever it is collected."""
 
 SCENARIOS = tuple(PAYMENTS)
 
 
 def payment_of(scenario: str) -> Payment:
-    """Look up when a scenario pays.
+    """Look up the payment rule of a scenario.
 
     Raises
     ------
@@ -59,19 +59,19 @@ def payment_of(scenario: str) -> Payment:
 
 
 def stratum_rewards(scenario: str, cost: float) -> NDArray[np.float64]:
-    """Give the reward of treating one unit of each stratum (KDD 2023 paper, Table 1, with s(x) = 1).
+    """Compute the reward of treating a unit of each stratum (KDD 2023 paper, Table 1, with s(x) = 1).
 
     Parameters
     ----------
     scenario : {"coupon", "cash"}
-        A coupon costs only when it is used for a purchase; cash costs whenever it is collected.
+        Payment rule: a coupon costs when it is used for a purchase, cash whenever it is collected.
     cost : float
         Cost c >= 0 of one incentive, in units of one conversion net of it.
 
     Returns
     -------
     ndarray of shape (5,), float64
-        In the order of :data:`~cfmtl_lib.strata.STRATA`.
+        Rewards in the order of :data:`~cfmtl_lib.strata.STRATA`.
 
     Raises
     ------
@@ -95,14 +95,14 @@ def reward_of_means(
     cost: float | ArrayLike,
     conversion_value: float | ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    r"""Reward of treating, :math:`v\,(\mu_1 - \mu_0) - c\,w`, from means or scores of the same rows.
+    r"""Compute the reward of treating, :math:`v\,(\mu_1 - \mu_0) - c\,w`, from means or scores of rows.
 
     Parameters
     ----------
     converted_treated, converted_untreated : ndarray of shape (n,), float64
-        Of Y under treatment and without.
+        Means (or scores) of Y under treatment and without.
     paid : ndarray of shape (n,), float64
-        Of what is paid for under treatment, ``payment_of(scenario).moment``.
+        Means (or scores) of the paid outcome under treatment, ``payment_of(scenario).moment``.
     cost, conversion_value
         As in :func:`expected_reward`.
 
@@ -113,7 +113,7 @@ def reward_of_means(
     Raises
     ------
     InputError
-        If cost or value are negative, not finite, or of another shape.
+        If cost or value is negative, not finite, or of another shape.
 
     Examples
     --------
@@ -129,29 +129,29 @@ def reward_of_means(
 def values_of_conversion(
     costs: float | NDArray[np.float64], conversion_value: float | ArrayLike | None, n: int
 ) -> float | NDArray[np.float64]:
-    """Give the value of a conversion before the incentive is paid: 1 + cost unless it is given."""
+    """Return the value of a conversion before the incentive is paid: 1 + cost unless it is given."""
     return 1 + costs if conversion_value is None else check_costs(conversion_value, n, "conversion_value")
 
 
 def _paid_and_gained(scenario: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per stratum: whether treating pays out an incentive, and whether it gains a conversion."""
+    """Tell for each stratum whether treating pays an incentive, and whether it gains a conversion."""
     _, c1, y0, y1 = POTENTIAL_OUTCOMES.T.astype(np.float64)
     return payment_of(scenario).is_due(c1, y1), y1 - y0
 
 
 class OutcomeCounts(NamedTuple):
-    """Whom a policy treated, by what treating them was worth.
+    """Numbers of treated pairs, by what treating them was worth.
 
     Attributes
     ----------
     positive : int
-        Treated coupon buyers.
+        Number of treated coupon buyers.
     negative : int
-        Treated pairs on whom the cost is wasted: always buyers, in the cash scenario coupon takers too.
+        Number of treated pairs whose cost is wasted: always buyers, and coupon takers in the cash scenario.
     neutral : int
-        All other treated pairs.
+        Number of all other treated pairs.
     reward : float
-        positive - cost * negative, in conversions.
+        Reward ``positive - cost * negative``, in conversions.
     """
 
     positive: int
@@ -166,30 +166,30 @@ def expected_reward(
     cost: float | ArrayLike,
     conversion_value: float | ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """Expected reward of treating each row.
+    """Compute the expected reward of treating each row.
 
     Parameters
     ----------
     strata_probability : array_like of shape (n, 5), float
-        Columns in the order of :data:`~cfmtl_lib.strata.STRATA`. Rows must sum to 1 within 1e-4;
-        entries may leave [0, 1], as plug-in estimates do.
+        Probabilities, columns in the order of :data:`~cfmtl_lib.strata.STRATA`. Rows must sum to 1 within
+        1e-4; entries may leave [0, 1], as plug-in estimates do.
     scenario : {"coupon", "cash"}
     cost : float, or array_like of shape (n,)
         Cost c >= 0 of one incentive, when it is paid.
     conversion_value : float, or array_like of shape (n,), optional
-        What a conversion is worth before the incentive is paid, in the units of ``cost``. 1 + cost if left
-        out, as in the paper: the unit then is one conversion net of its incentive. In money, or with several
-        incentives whose costs differ, give it.
+        Value of a conversion before the incentive is paid, in the units of ``cost``. The default is
+        1 + cost, as in the paper: the unit then is one conversion net of its incentive. Give it in money, or
+        where several incentives have different costs.
 
     Returns
     -------
     ndarray of shape (n,), float64
-        In conversions a row, or in the units of ``conversion_value``.
+        Rewards in conversions a row, or in the units of ``conversion_value``.
 
     Raises
     ------
     InputError
-        If the shape is wrong, a value is not finite, a row does not sum to 1, or scenario, cost or value are
+        If the shape is wrong, a value is not finite, a row does not sum to 1, or scenario, cost or value is
         bad.
 
     Examples
@@ -212,7 +212,9 @@ def expected_reward(
 def expected_spend(
     strata_probability: ArrayLike, scenario: str, cost: float | ArrayLike
 ) -> NDArray[np.float64]:
-    """What treating each row is expected to pay out: a coupon when it is used in a purchase, cash when taken.
+    """Compute the expected payment of treating each row.
+
+    A coupon is paid when it is used in a purchase, cash when it is collected.
 
     Parameters
     ----------
@@ -222,12 +224,12 @@ def expected_spend(
     Returns
     -------
     ndarray of shape (n,), float64
-        In the units of ``cost``.
+        Payments in the units of ``cost``.
 
     Raises
     ------
     InputError
-        As :func:`expected_reward`.
+        If an argument is bad, as in :func:`expected_reward`.
 
     Examples
     --------
@@ -240,7 +242,7 @@ def expected_spend(
 
 
 def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: float) -> OutcomeCounts:
-    """Count whom a policy treated, where the true strata are known (columns of Table 4).
+    """Count treated pairs by the worth of treating them, where strata are known (columns of Table 4).
 
     Parameters
     ----------
@@ -286,12 +288,12 @@ def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: fl
 
 
 def check_spend(spend: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Payments of a given shape, finite and >= 0.
+    """Return payments as an array; check its shape, and that they are finite and >= 0.
 
     Raises
     ------
     InputError
-        Naming the first row that has none.
+        If the shape differs or a payment is bad; it names the first such row.
     """
     spends = np.asarray(spend, dtype=np.float64)
     if spends.shape != shape:
@@ -312,7 +314,7 @@ def _checked_strata_probability(strata_probability: ArrayLike) -> NDArray[np.flo
 
 
 def check_policy(treat: ArrayLike, n: int) -> NDArray[np.float64]:
-    """A policy as probabilities of shape (n,), or an :class:`InputError` naming the first bad row."""
+    """Return a policy as n probabilities, or raise :class:`InputError` that names the first bad row."""
     policy = np.asarray(treat)
     if policy.shape != (n,):
         raise InputError(
@@ -343,12 +345,12 @@ def check_cost(cost: float, subject: str = "cost") -> float:
 
 
 def check_costs(cost: float | ArrayLike, n: int, subject: str = "cost") -> float | NDArray[np.float64]:
-    """One cost for all rows, or one for each of n, finite and >= 0.
+    """Return one cost for all rows, or one for each of n; check that they are finite and >= 0.
 
     Raises
     ------
     InputError
-        Naming the first row that has none.
+        If the shape differs or a cost is bad; it names the first such row.
     """
     if np.ndim(cost) == 0:
         return check_cost(cost, subject)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a policy is worth, from the log alone: doubly robust value, budget curve, error bars, checks."""
+"""Value of a policy from the log alone: doubly robust estimates, budget curves, errors and checks."""
 
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances

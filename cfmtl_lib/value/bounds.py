@@ -1,11 +1,11 @@
 r"""Sharp bounds on the shares of the strata without exclusion, without monotonicity, or without both.
 
-With C(0) = 0 alone, a unit is one of eight types (C(1), Y(0), Y(1)). Exclusion rules out two of them
-(C(1) = 0 and Y(1) differs from Y(0)), monotonicity one (C(1) = 1, Y(0) = 1, Y(1) = 0); the five left are the
-strata. A log identifies four means: P(Y=1|T=1,x), P(Y=1|T=0,x), P(C=1|T=1,x), P(C=1,Y=1|T=1,x). What they
-say about the share of a stratum is the range of a linear program over the eight shares (Balke and Pearl,
-1997). At one x the range is sharp: each end is attained by shares that agree with all that the log shows of
-it. Ranges of averages over x are sharp given those averages only; averages of ranges narrow them.
+With C(0) = 0 alone, a unit is one of eight types (C(1), Y(0), Y(1)). Exclusion rules out the two types with
+C(1) = 0 and Y(1) other than Y(0). Monotonicity rules out the type with C(1) = 1, Y(0) = 1, Y(1) = 0. The five
+left are the strata. A log identifies four means: P(Y=1|T=1,x), P(Y=1|T=0,x), P(C=1|T=1,x), P(C=1,Y=1|T=1,x).
+They bound the share of a stratum by a linear program over the eight shares (Balke and Pearl, 1997). At one x
+the range is sharp: each end is attained by shares that agree with all that the log shows of it. Ranges of
+averages over x are sharp given those averages only; averages of ranges narrow them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from cfmtl_lib.value.estimates import check_labels, mean_estimate
 from cfmtl_lib.value.scores import unit_scores
 
 LEAST_GROUP = 100
-"""Rows of a group of x below which its bounds are refused."""
+"""Least number of rows in a group of x."""
 
 TYPES = tuple(product((0, 1), repeat=3))
-"""The eight types (C(1), Y(0), Y(1))."""
+"""Eight types (C(1), Y(0), Y(1))."""
 
 _TYPE_OF_STRATUM = [TYPES.index((int(c1), int(y0), int(y1))) for _, c1, y0, y1 in POTENTIAL_OUTCOMES]
 
@@ -52,7 +52,9 @@ class ShareRange(NamedTuple):
     Attributes
     ----------
     lower, upper : float
+        Ends of the range.
     lower_slopes, upper_slopes : ndarray of shape (4,), float64
+        Derivatives of the ends in the four means.
     """
 
     lower: float
@@ -64,22 +66,22 @@ class ShareRange(NamedTuple):
 def share_ranges(
     means: ArrayLike, *, exclusion: bool = True, monotonicity: bool = True
 ) -> tuple[list[ShareRange], float]:
-    """Sharp ranges of the five shares from four means, and how far the means are from any population.
+    """Compute sharp ranges of the five shares from four means.
 
     Parameters
     ----------
     means : array_like of shape (4,), float
-        P(Y=1|T=1), P(Y=1|T=0), P(C=1|T=1), P(C=1,Y=1|T=1).
+        Means P(Y=1|T=1), P(Y=1|T=0), P(C=1|T=1), P(C=1,Y=1|T=1).
     exclusion, monotonicity : bool
-        Whether to assume them.
+        True to assume them.
 
     Returns
     -------
     ranges : list of ShareRange
-        In the order of :data:`~cfmtl_lib.strata.STRATA`.
+        Ranges in the order of :data:`~cfmtl_lib.strata.STRATA`.
     slack : float
         Least total change of the means that makes them possible under the assumptions; 0 if they are. The
-        ranges are those of the changed means; several changes can be equally small, and one is taken.
+        ranges are those of the changed means. If several changes are equally small, one of them is taken.
 
     Raises
     ------
@@ -120,25 +122,25 @@ def strata_bounds(
     level: float = 0.95,
     clip: float | None = None,
 ) -> pd.DataFrame:
-    """Bounds on the five shares in a log, from doubly robust means within groups of x.
+    """Bound the five shares in a log, from doubly robust means within groups of x.
 
     Parameters
     ----------
     log, nuisances, clusters, level, clip
         As in :func:`~cfmtl_lib.value.estimates.policy_value`.
     exclusion, monotonicity : bool
-        Whether to assume them.
+        True to assume them.
     groups : array_like of shape (n,), optional
-        Of at least 100 rows each. Bounds are found within each group of x and averaged, which narrows them:
-        they are sharp given what the groups show. One group if left out.
+        Labels of groups of x, of at least 100 rows each. Bounds are found within each group and averaged,
+        which narrows them: they are sharp given what the groups show. One group if left out.
 
     Returns
     -------
     DataFrame
-        Index: the strata; lower, upper, their standard errors (lower_se, upper_se), lower_limit and
-        upper_limit: an interval that covers the share with probability ``level`` (Imbens and Manski, 2004).
-        ``attrs["slack"]`` is the average change of the means that made them possible; errors do not hold
-        where it is not 0.
+        Table with index: the strata. Columns: lower, upper, their standard errors (lower_se, upper_se),
+        lower_limit and upper_limit. The limits cover the share with probability ``level`` (Imbens and
+        Manski, 2004). ``attrs["slack"]`` is the average change of the means that made them possible; errors
+        do not hold where it is not 0.
 
     Raises
     ------
@@ -148,7 +150,7 @@ def strata_bounds(
     Notes
     -----
     Standard errors hold the active constraints fixed (the delta method). A lower end is the largest of
-    several linear functions of the means, an upper end the smallest: where two of them nearly tie, noise in
+    several linear functions of the means, an upper end the smallest. Where two of them nearly tie, noise in
     the means moves the ends inwards, and more so in small groups. Prefer few large groups.
     """
     nuisances = crossfit(log) if nuisances is None else nuisances
@@ -195,7 +197,7 @@ def strata_bounds(
 
 
 def _imbens_manski(width: float, lower_error: float, upper_error: float, level: float) -> float:
-    """Standard errors to go beyond both ends: two-sided for a point, one-sided for a wide range."""
+    """Count standard errors to go beyond both ends: two-sided for a point, one-sided for a wide range."""
     error = max(lower_error, upper_error)
     two_sided, one_sided = stats.norm.ppf((1 + level) / 2), stats.norm.ppf(level)
     if error == 0 or width <= 0:
@@ -222,7 +224,7 @@ def _end(
 def _nearest_possible(
     means: NDArray[np.float64], limits: list[tuple[float, float | None]]
 ) -> tuple[float, NDArray[np.float64]]:
-    """Least L1 change of the means that some shares can produce."""
+    """Find the least L1 change of the means that makes them possible."""
     k = len(means)
     up_and_down = np.vstack([np.zeros((1, 2 * k)), np.hstack([-np.eye(k), np.eye(k)])])
     equations = np.hstack([_EQUATIONS, up_and_down])

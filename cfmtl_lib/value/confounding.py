@@ -1,18 +1,18 @@
-r"""How strong confounding would have to be to erase the value of a policy.
+r"""Bounds on the value of a policy under unmeasured confounding of a given strength.
 
 The value is :math:`\theta = E[\pi(X)(g(1,X) - g(0,X))]` with g the mean of the net outcome W of
-:func:`~cfmtl_lib.value.scores.net_outcome`, hence :math:`\theta = E[\alpha W]` with the Riesz representer
+:func:`~cfmtl_lib.value.scores.net_outcome`. Hence :math:`\theta = E[\alpha W]` with the Riesz representer
 :math:`\alpha = \pi(X)\,(T/e - (1-T)/(1-e))`. If confounders were left out, the error of the estimate obeys
-(Chernozhukov, Cinelli, Newey, Sharma and Syrgkanis, 2022, "Long story short: omitted variable bias in causal
-machine learning")
 
 .. math::
     |\theta_{\text{short}} - \theta|^2 \le \rho^2\, \sigma^2 \nu^2\, C_Y^2 C_D^2, \qquad
     C_Y^2 = r_Y, \quad C_D^2 = \frac{r_D}{1 - r_D},
 
-with :math:`\sigma^2` the residual variance of W, :math:`\nu^2 = E[\alpha^2]`, :math:`r_Y` the share of the
-residual variance of W that the confounders explain, and :math:`r_D` the share of the variance of the true
-representer that they add (:math:`1 - E[\alpha_{\text{short}}^2] / E[\alpha^2]`).
+Here :math:`\sigma^2` is the residual variance of W, and :math:`\nu^2 = E[\alpha^2]`. :math:`r_Y` is the share
+of the residual variance of W that the confounders explain. :math:`r_D` is the share of the variance of the
+true representer that they add (:math:`1 - E[\alpha_{\text{short}}^2] / E[\alpha^2]`). See Chernozhukov,
+Cinelli, Newey, Sharma and Syrgkanis (2022), "Long story short: omitted variable bias in causal machine
+learning".
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class ConfoundingBound:
     Attributes
     ----------
     estimate : Estimate
-        Without confounding.
+        Policy value without confounding.
     lower, upper : float
-        With it, in conversions a unit.
+        Ends of the possible policy values under confounding, in conversions a unit.
     lower_limit, upper_limit : float
         One-sided confidence limits of ``lower`` and of ``upper``, each at ``level``.
     robustness_value : float
@@ -52,6 +52,7 @@ class ConfoundingBound:
     robustness_value_limit : float
         Least strength at which the confidence limit reaches 0; 0 if it does without confounding.
     level : float
+        Confidence level.
     """
 
     estimate: Estimate
@@ -83,12 +84,13 @@ def confounding_bound(
     Parameters
     ----------
     treat : array_like of shape (n,), bool or in [0, 1]
+        Policy: probability of treating each row.
     log, nuisances, scenario, cost, clusters, level, clip
         As in :func:`~cfmtl_lib.value.estimates.policy_value`.
     outcome_strength : float in [0, 1]
-        :math:`r_Y`: share of the residual variance of the net outcome that confounders explain.
+        Share :math:`r_Y` of the residual variance of the net outcome that confounders explain.
     treatment_strength : float in [0, 1)
-        :math:`r_D`: share of the variance of the representer that they add.
+        Share :math:`r_D` of the variance of the representer that they add.
     rho : float in [-1, 1]
         Correlation of the two; 1 is the worst case.
 
@@ -99,7 +101,7 @@ def confounding_bound(
     Raises
     ------
     InputError
-        If a strength is out of range, or as in :func:`~cfmtl_lib.value.estimates.policy_value`.
+        If a strength is out of range, or :func:`~cfmtl_lib.value.estimates.policy_value` raises it.
 
     Examples
     --------
@@ -180,7 +182,7 @@ def confounding_bound(
 
 
 def _first_zero(limit_at: Callable[[float], float]) -> float:
-    """Strength at which a confidence limit reaches 0; 1 if it never does."""
+    """Find the strength at which a confidence limit reaches 0; 1 if it never does."""
     if limit_at(0.0) * limit_at(_STRONGEST) > 0:
         return 1.0
     return float(optimize.brentq(limit_at, 0.0, _STRONGEST, xtol=1e-6))

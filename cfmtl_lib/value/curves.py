@@ -1,14 +1,14 @@
-r"""Value against budget: how much the best-ranked units earn, from the log alone, with bands.
+r"""Policy value against budget, from the log alone, with confidence bands.
 
-Units are ranked by one score (of a model) and judged by another (the doubly robust one), so that a model
-cannot vouch for itself. A curve at share q is the mean of :math:`1\{\text{rank} \le q n\}` times the unit's
-score of the reward; at an amount of money b it is the curve at the share at which expected payments reach b.
+Units are ranked by the score of a model and evaluated by the doubly robust score. So a model does not
+evaluate itself. A curve at share q is the mean of :math:`1\{\text{rank} \le q n\}` times the unit's
+score of the reward. At an amount of money b it is the curve at the share at which expected payments reach b.
 
-Errors come from a Bayesian bootstrap of units or clusters (Rubin, 1981): each replicate weighs them by
-independent exponential numbers, ranks with those weights, and draws the whole curve again. So the
-threshold that the budget sets, the spend that the money axis needs, areas, differences and
-maxima carry their errors without a formula each. Uniform bands take the largest studentised deviation
-over the grid (Montiel Olea and Plagborg-Moller, 2019, "Simultaneous confidence bands").
+Standard errors come from a Bayesian bootstrap of units or clusters (Rubin, 1981). Each replicate weighs them
+by independent exponential numbers, ranks with those weights, and computes the whole curve again. So no
+formula is needed for the errors of thresholds, spends, areas, differences and maxima. Uniform bands take the
+largest studentised deviation over the grid (Montiel Olea and Plagborg-Moller, 2019, "Simultaneous
+confidence bands").
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ SHARES = tuple(round(0.02 * step, 2) for step in range(51))
 
 
 class StoppingPoint(NamedTuple):
-    """Where a curve is highest.
+    """Highest point of a curve.
 
     Attributes
     ----------
     budget : float
-        On the axis of the curve.
+        Budget of the point, on the axis of the curve.
     value, lower, upper : float
-        With the uniform band: the point was chosen by looking at the whole curve.
+        Value and its uniform band, as the point is chosen by looking at the whole curve.
     earliest, latest : float
         First and last budget whose uniform band reaches the highest lower limit. With probability ``level``
-        the best budget of the grid is one of those that do, which need not be all between these two.
+        the best budget of the grid is one of those that do. Not all budgets between the two need do so.
     """
 
     budget: float
@@ -56,16 +56,16 @@ class StoppingPoint(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BudgetCurve:
-    """A curve over budgets, or a difference of two.
+    """Curve over budgets, or difference of two curves.
 
     Attributes
     ----------
     by : {"share", "spend"}
         Axis: share of units treated, or payments in conversions a unit.
     budget, value, standard_error : ndarray of shape (k,), float64
-        Value in conversions a unit.
+        Budget on the axis; value in conversions a unit, and its standard error.
     lower, upper : ndarray of shape (k,), float64
-        Pointwise interval.
+        Ends of the pointwise interval.
     lower_uniform, upper_uniform : ndarray of shape (k,), float64
         Band that holds the whole curve with probability ``level``.
     spend, spend_standard_error : ndarray of shape (k,), float64
@@ -73,9 +73,11 @@ class BudgetCurve:
     share : ndarray of shape (k,), float64
         Share treated at each budget (differences for a difference).
     area, area_standard_error : float
-        Mean height over the axis.
+        Mean height over the axis, and its standard error.
     level : float
+        Confidence level.
     n_bootstrap : int
+        Number of bootstrap replicates.
     """
 
     by: str
@@ -95,7 +97,7 @@ class BudgetCurve:
     n_bootstrap: int
 
     def best(self) -> StoppingPoint:
-        """The budget at which the curve is highest, and those that could be the best as well."""
+        """Find the budget at which the curve is highest, and those that could be the best as well."""
         k = int(self.value.argmax())
         possible = np.flatnonzero(self.upper_uniform >= self.lower_uniform.max())
         return StoppingPoint(
@@ -108,7 +110,7 @@ class BudgetCurve:
         )
 
     def frame(self) -> pd.DataFrame:
-        """The curve as a table, a row a budget."""
+        """Return the curve as a table, a row for each budget."""
         columns = (
             "budget",
             "value",
@@ -141,35 +143,41 @@ def budget_curve(
     seed: int = 0,
     n_jobs: int = 2,
 ) -> BudgetCurve:
-    """What the policy that ranks by a score earns at each budget.
+    """Estimate the value at each budget of the policy that ranks by a score.
 
     Parameters
     ----------
     score : array_like of shape (n,), float
-        For ranking, higher first; from a model that has not seen this log. Ties go to rows that come first.
+        Ranking score, higher first, of a model that has not seen this log. Ties go to rows that come first.
     log : IncentiveLog
     nuisances : LogNuisances, optional
-        For judging; :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults if left out.
+        Nuisances of the doubly robust score. The default is
+        :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults.
     scenario : {"coupon", "cash"}
     cost : float
+        Cost c >= 0 of one incentive, in units of one conversion net of it.
     by : {"share", "spend"}
-        Budgets as shares of the units, or as money: payments in conversions a unit, estimated as well. Money
-        is spent down the ranking until its largest cumulated estimate reaches the budget, which noise makes
+        Unit of the budgets: shares of the units, or money (estimated payments in conversions a unit). Money
+        is spent down the ranking until its largest cumulated estimate reaches the budget. Noise makes that
         happen slightly too early.
     budgets : array_like of shape (k,), optional
-        Increasing, from 0. Shares 0, 0.02, ..., 1, or 51 amounts up to what treating everyone costs.
+        Increasing budgets from 0. The default is 0, 0.02, ..., 1, or 51 amounts up to the cost of treating
+        everyone.
     only_positive : bool
-        Stop where the score is no longer positive, as :func:`~cfmtl_lib.policy.allocation.allocate` does.
+        True to stop where the score is no longer positive, as
+        :func:`~cfmtl_lib.policy.allocation.allocate` does.
     clusters : array_like of shape (n,), optional
-        Units of one cluster (a user, say) may depend on each other. Those of the log if left out.
+        Labels of clusters: units of one cluster (a user, say) may depend on each other. Those of the log if
+        left out.
     level : float
+        Confidence level, in (0, 1).
     clip : float, optional
-        See :func:`~cfmtl_lib.value.scores.unit_scores`.
+        Bound of the propensities, see :func:`~cfmtl_lib.value.scores.unit_scores`.
     n_bootstrap : int
-        At least 50.
+        Number of bootstrap replicates, at least 50.
     seed : int
     n_jobs : int
-        Threads; the curve does not depend on it.
+        Number of threads; the curve does not depend on it.
 
     Returns
     -------
@@ -227,11 +235,12 @@ def budget_curve_difference(
     seed: int = 0,
     n_jobs: int = 2,
 ) -> BudgetCurve:
-    """The curve of one score minus that of another, at equal budgets and on the same units.
+    """Estimate the curve of one score minus that of another, at equal budgets on the same units.
 
     Parameters
     ----------
     score, other : array_like of shape (n,), float
+        Ranking scores, higher first.
     log, nuisances, scenario, cost, by, budgets, only_positive
         As in :func:`budget_curve`.
     clusters, level, clip, n_bootstrap, seed, n_jobs
@@ -240,12 +249,12 @@ def budget_curve_difference(
     Returns
     -------
     BudgetCurve
-        Of the difference; ``area`` is the mean difference over the budgets.
+        Difference of the curves; ``area`` is the mean difference over the budgets.
 
     Raises
     ------
     InputError
-        As in :func:`budget_curve`.
+        If :func:`budget_curve` raises it.
     """
     return _curve(
         [score, other],

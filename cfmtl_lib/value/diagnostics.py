@@ -1,7 +1,7 @@
-r"""What a log can say against its own assumptions: overlap, balance, negative controls, implications.
+r"""Checks of the assumptions on a log: overlap, balance, negative controls, testable implications.
 
-None of these can show that treatment is unconfounded. Each can show that something is wrong: that a fitted
-propensity leaves imbalance, that some units are never treated, or that strata shares come out negative.
+None of them can show that treatment is unconfounded. Each can show that something is wrong: a fitted
+propensity leaves imbalance, some units are never treated, or strata shares come out negative.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ QUANTILES = (0.0, 0.01, 0.05, 0.5, 0.95, 0.99, 1.0)
 
 
 def overlap(log: IncentiveLog, nuisances: LogNuisances, *, extreme: float = 0.05) -> pd.DataFrame:
-    """How far the propensities of the two arms reach, and how many rows the weights leave.
+    """Summarise the propensities of the two arms and the effective sample size of their weights.
 
     Parameters
     ----------
     log : IncentiveLog
     nuisances : LogNuisances
     extreme : float
-        Propensities below it or above one minus it count as extreme.
+        Bound: propensities below it or above one minus it count as extreme.
 
     Returns
     -------
     DataFrame
-        Index: untreated, treated; n, quantiles of the propensity (q0 ... q100), extreme (share of rows),
-        effective_sample_size of the inverse-probability weights (Kish, 1965) and largest_weight (largest
-        share of one row in the sum of weights).
+        Table with index: untreated, treated. Columns: n, quantiles of the propensity (q0 ... q100), extreme
+        (share of rows), effective_sample_size of the inverse-probability weights (Kish, 1965),
+        largest_weight (largest share of one row in the sum of weights).
 
     Raises
     ------
@@ -67,21 +67,22 @@ def overlap(log: IncentiveLog, nuisances: LogNuisances, *, extreme: float = 0.05
 
 
 def balance(log: IncentiveLog, nuisances: LogNuisances, covariates: pd.DataFrame) -> pd.DataFrame:
-    """Standardised mean differences between the arms, before and after inverse-probability weighting.
+    """Compute standardised mean differences of the arms, before and after inverse-probability weighting.
 
     Parameters
     ----------
     log : IncentiveLog
     nuisances : LogNuisances
     covariates : DataFrame of n rows
-        Numbers known before treatment. Those that the propensity model did not see are the ones that tell.
+        Numbers known before treatment. Those that the propensity model did not see say most.
 
     Returns
     -------
     DataFrame
-        Index: the covariates; before, after (difference of the arms' means over the pooled standard
-        deviation before weighting; Austin, 2009, takes 0.1 as the limit), z_after (after, over its
-        standard error: about standard normal if the propensity is exactly right, as a known one is).
+        Table with index: the covariates. Columns: before, after, z_after. The first two are differences of
+        the arms' means over the pooled standard deviation before weighting. Austin (2009) takes 0.1 as the
+        limit. The last is the difference after weighting over its standard error. It is about standard
+        normal if the propensity is exactly right, as a known one is.
 
     Raises
     ------
@@ -120,25 +121,25 @@ def negative_control(
     level: float = 0.95,
     clip: float | None = None,
 ) -> Estimate:
-    """Estimated effect of treatment on something that it cannot have changed: should be 0.
+    """Estimate the effect of treatment on an outcome that it cannot have changed; it should be 0.
 
     Parameters
     ----------
     outcome : array_like of shape (n,), float
-        Fixed before treatment, or beyond its reach (a placebo outcome), and related to what may confound.
+        Outcome that treatment cannot change (fixed before it, or a placebo) and that confounders may affect.
     log : IncentiveLog
     nuisances : LogNuisances
-        Its propensity is used.
+        Nuisances, of which only the propensity is used.
     means : (array_like, array_like), optional
-        E[outcome | T=1, x] and E[outcome | T=0, x] at the rows, for a doubly robust estimate. Normalised
-        inverse-probability weighting (Hajek) if left out.
+        Means E[outcome | T=1, x] and E[outcome | T=0, x] at the rows, for a doubly robust estimate.
+        Normalised inverse-probability weighting (Hajek) if left out.
     clusters, level, clip
         As in :func:`~cfmtl_lib.value.estimates.policy_value`.
 
     Returns
     -------
     Estimate
-        Of E[outcome(1) - outcome(0)].
+        Estimate of E[outcome(1) - outcome(0)].
 
     Raises
     ------
@@ -147,9 +148,10 @@ def negative_control(
 
     Notes
     -----
-    Lipsitch, Tchetgen Tchetgen and Cohen (2010), "Negative controls". The error takes the propensity as
-    exact: in a large log a fitted one is found out for errors too small to matter. Look at the size as well,
-    or give ``means``, which make small errors of the propensity harmless.
+    See Lipsitch, Tchetgen Tchetgen and Cohen (2010), "Negative controls". The standard error takes the
+    propensity as exact. In a large log, errors of a fitted one that are too small to matter become
+    significant. Look at the size as well, or give ``means``, which make small errors of the propensity
+    harmless.
     """
     z = _checked_numbers("outcome", outcome, len(log))
     scores = unit_scores(log, nuisances, clip=clip)
@@ -168,23 +170,24 @@ def negative_control(
 def propensity_calibration(
     log: IncentiveLog, nuisances: LogNuisances, *, by: ArrayLike | None = None, n_bins: int = 20
 ) -> pd.DataFrame:
-    """Fitted against observed frequency of treatment, in bins of equal size.
+    """Compare fitted and observed frequency of treatment, in bins of equal size.
 
     Parameters
     ----------
     log : IncentiveLog
     nuisances : LogNuisances
-        Fitted on other rows: a model is always calibrated on its own.
+        Nuisances fitted on other rows: a model is always calibrated on its own.
     by : array_like of shape (n,), float, optional
-        Bin by this number, known before treatment, instead of the fitted propensity: a model can be
-        calibrated over its own predictions and wrong wherever it does not look.
+        Number, known before treatment, by which to bin instead of the fitted propensity. A model can be
+        calibrated over its own predictions and wrong along another variable.
     n_bins : int
+        Number of bins.
 
     Returns
     -------
     DataFrame
-        A row a bin: predicted, observed (means), standard_error, z, n. ``attrs["p_value"]`` is that of the
-        sum of z squared (chi-squared with n_bins degrees of freedom).
+        Table with a row for each bin: predicted, observed (means), standard_error, z, n.
+        ``attrs["p_value"]`` is that of the sum of z squared (chi-squared with n_bins degrees of freedom).
 
     Raises
     ------
@@ -227,27 +230,27 @@ def check_implications(
 ) -> pd.DataFrame:
     r"""Test :math:`P(Y{=}1|T{=}1,x) \ge P(Y{=}1|T{=}0,x) \ge P(C{=}0,Y{=}1|T{=}1,x)` over groups of x.
 
-    The first inequality says that coupon buyers, the second that always buyers have no negative share. Both
-    follow from unconfoundedness, exclusion and monotonicity; a violation speaks against at least one of them
-    (or against the nuisances).
+    The first inequality says that the share of coupon buyers is not negative, the second that the share of
+    always buyers is not. Both follow from unconfoundedness, exclusion and monotonicity. A violation is
+    evidence against at least one of them, or against the nuisances.
 
     Parameters
     ----------
     log : IncentiveLog
     nuisances : LogNuisances
     groups : array_like of shape (n,), optional
-        Groups of x, known before treatment. If left out, each share is tested in groups of equal size by its
-        own predicted probability: a violation is most likely in the lowest.
+        Labels of groups of x, known before treatment. The default is groups of equal size by the predicted
+        probability of the stratum under test. A violation is most likely in the lowest of them.
     n_groups : int
-        Used without ``groups``.
+        Number of groups; used only without ``groups``.
     clusters, clip
         As in :func:`~cfmtl_lib.value.estimates.policy_value`.
 
     Returns
     -------
     DataFrame
-        stratum, group, n, share, standard_error, z, p_value (one-sided, against a share >= 0), p_holm
-        (adjusted for all rows; Holm, 1979).
+        Table with columns stratum, group, n, share, standard_error, z, p_value (one-sided, against a
+        share >= 0), p_holm (adjusted for all rows; Holm, 1979).
 
     Raises
     ------
@@ -282,7 +285,7 @@ def check_implications(
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P-values adjusted so that the chance of any false rejection is bounded (Holm, 1979).
+    """Adjust p-values so that the chance of any false rejection is bounded (Holm, 1979).
 
     Examples
     --------

@@ -1,10 +1,10 @@
-r"""The value of a policy, of a difference of two, and of the strata shares: estimate, error, interval.
+r"""Estimates, with standard errors, of policy values, of their differences and of strata shares.
 
 The value of a policy :math:`\pi(x) \in [0, 1]` against treating nobody is
 :math:`E[\pi(X)\, r]`, with r the reward of treating a unit. Its estimate is the mean of :math:`\pi(x_i)`
-times the doubly robust score of unit i (:mod:`cfmtl_lib.value.scores`), its standard error that of a mean:
-the score is orthogonal to the nuisances, so that their own errors do not enter to first order (Athey and
-Wager, 2021, "Policy learning with observational data"; Dudik, Langford and Li, 2011).
+times the doubly robust score of unit i (:mod:`cfmtl_lib.value.scores`). Its standard error is that of a mean.
+The score is orthogonal to the nuisances, so that their errors do not enter to first order. See Athey and
+Wager (2021), "Policy learning with observational data", and Dudik, Langford and Li (2011).
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from cfmtl_lib.value.scores import UnitScores, unit_scores
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over the units of a log.
+    """Estimate of a mean over the units of a log, with its standard error.
 
     Attributes
     ----------
     value, standard_error : float
-        In conversions a unit.
+        Estimate and its standard error, in conversions a unit.
     lower, upper : float
-        Normal interval at ``level``.
+        Ends of the normal interval at ``level``.
     level : float
+        Confidence level.
     n : int
-        Units.
+        Number of units.
     n_clusters : int
-        Groups taken as independent; n without clusters.
+        Number of groups taken as independent; n without clusters.
     """
 
     value: float
@@ -63,7 +64,7 @@ class Estimate:
 
     @property
     def z(self) -> float:
-        """Value over its standard error; infinite if there is a value and no error, 0 if there is neither."""
+        """Value over its standard error; infinite if only the error is 0, and 0 if both are."""
         return z_score(self.value, self.standard_error)
 
     @property
@@ -84,13 +85,13 @@ class PolicyValue(Estimate):
     share_treated : float
         Mean of the policy.
     spend : Estimate
-        What the policy pays out, in conversions a unit: cost times expected payments.
+        Payments of the policy, in conversions a unit: cost times expected payments.
     effective_sample_size : (float, float)
-        Of the treated and of the untreated rows that the policy would treat, (sum w)^2 / sum w^2 with w the
-        policy times the inverse probability of the row's arm (Kish, 1965). Below some hundreds the normal
-        interval is not to be trusted.
+        Size ``(sum w)^2 / sum w^2`` for the treated and the untreated rows that the policy would treat
+        (Kish, 1965). The weight w is the policy times the inverse probability of the row's arm. Do not trust
+        the normal interval below some hundreds.
     n_clipped : int
-        Rows whose propensity was moved to the bound of clipping.
+        Number of rows whose propensity was moved to the bound of clipping.
     """
 
     share_treated: float
@@ -119,28 +120,29 @@ def policy_value(
     level: float = 0.95,
     clip: float | None = None,
 ) -> PolicyValue:
-    """What a policy would have earned on the units of a log, against treating nobody.
+    """Estimate the value of a policy on the units of a log, against treating nobody.
 
     Parameters
     ----------
     treat : array_like of shape (n,), bool or in [0, 1]
-        Whom the policy treats, or with which probability. It must not depend on the outcomes of this log.
+        Policy: probability of treating each row. It must not depend on the outcomes of this log.
     log : IncentiveLog
     nuisances : LogNuisances, optional
-        At the rows of the log; :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults if left
-        out.
+        Nuisances at the rows of the log. The default is
+        :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults.
     scenario : {"coupon", "cash"}
     cost : float, or array_like of shape (n,)
         Cost c >= 0 of one incentive, in units of one conversion net of it.
     conversion_value : float, or array_like of shape (n,), optional
-        Of a conversion before the incentive is paid; then cost and result are in its units, money say. See
-        :func:`~cfmtl_lib.policy.rewards.expected_reward`.
+        Value of a conversion before the incentive is paid. If given, cost and result are in its units, money
+        say. See :func:`~cfmtl_lib.policy.rewards.expected_reward`.
     clusters : array_like of shape (n,), optional
-        Units of one cluster (a user, say) may depend on each other. Those of the log if left out.
+        Labels of clusters: units of one cluster (a user, say) may depend on each other. Those of the log if
+        left out.
     level : float
-        Of the interval, in (0, 1).
+        Confidence level of the interval, in (0, 1).
     clip : float, optional
-        See :func:`~cfmtl_lib.value.scores.unit_scores`.
+        Bound of the propensities, see :func:`~cfmtl_lib.value.scores.unit_scores`.
 
     Returns
     -------
@@ -153,8 +155,8 @@ def policy_value(
 
     Notes
     -----
-    The standard error is that of the mean over a population of units like these. As an error of the
-    reward on exactly these units (a sample quantity, as in Table 4) it is too large rather than too small.
+    The standard error is that of the mean over a population of units like these. For the reward on exactly
+    these units (a sample quantity, as in Table 4) it is too large rather than too small.
 
     Examples
     --------
@@ -198,12 +200,13 @@ def policy_value_difference(
     level: float = 0.95,
     clip: float | None = None,
 ) -> Estimate:
-    """How much more a policy earns than another: paired on the units, so that what both treat alike cancels.
+    """Estimate the value of one policy minus that of another, paired on the units of a log.
 
     Parameters
     ----------
     treat, other : array_like of shape (n,), bool or in [0, 1]
-        The value of ``treat`` minus that of ``other``.
+        Policies; the value of ``treat`` minus that of ``other`` is estimated. Units that both treat alike
+        cancel.
     log, nuisances, scenario, cost, conversion_value, clusters, level, clip
         As in :func:`policy_value`.
 
@@ -214,7 +217,7 @@ def policy_value_difference(
     Raises
     ------
     InputError
-        As in :func:`policy_value`.
+        If :func:`policy_value` raises it.
     """
     more = check_policy(treat, len(log)) - check_policy(other, len(log))
     nuisances = crossfit(log) if nuisances is None else nuisances
@@ -230,7 +233,7 @@ def strata_shares(
     level: float = 0.95,
     clip: float | None = None,
 ) -> pd.DataFrame:
-    """Doubly robust shares of the five strata, with errors; exclusion and monotonicity are assumed.
+    """Estimate the shares of the five strata (AIPW), under exclusion and monotonicity.
 
     Parameters
     ----------
@@ -240,8 +243,8 @@ def strata_shares(
     Returns
     -------
     DataFrame
-        Index: the strata; value, standard_error, lower, upper. Values sum to 1; a negative one is evidence
-        against an assumption, and is not clipped.
+        Table with index: the strata; columns value, standard_error, lower, upper. Values sum to 1. A
+        negative one is evidence against an assumption, and is not clipped.
     """
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip).strata()
@@ -251,7 +254,7 @@ def strata_shares(
 
 
 def shares_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
-    """Estimates of the five shares as a table: value, standard_error, lower, upper; index: the strata."""
+    """Arrange estimates of the five shares as a table: value, standard_error, lower, upper by stratum."""
     columns = ["value", "standard_error", "lower", "upper"]
     return pd.DataFrame(
         [[getattr(estimate, name) for name in columns] for estimate in estimates],
@@ -263,7 +266,7 @@ def shares_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
 def mean_estimate(
     values: NDArray[np.float64], *, clusters: ArrayLike | None = None, level: float = 0.95
 ) -> Estimate:
-    """Mean of independent values, or of values that are independent between clusters.
+    """Estimate the mean of values that are independent, or independent between clusters.
 
     The clustered variance is that of Liang and Zeger (1986) for a mean, with the factor G / (G - 1).
 
@@ -293,7 +296,7 @@ def mean_estimate(
 
 
 def z_score(value: float, standard_error: float) -> float:
-    """A value in units of its standard error, where an error of 0 makes any other value infinitely sure.
+    """Divide a value by its standard error; with an error of 0, a value other than 0 gives infinity.
 
     Examples
     --------
@@ -306,7 +309,7 @@ def z_score(value: float, standard_error: float) -> float:
 
 
 def check_labels(subject: str, labels: ArrayLike, n: int) -> tuple[NDArray, NDArray[np.int64]]:
-    """Number the labels of rows (clusters, groups) from 0: the distinct labels, and the number of each row.
+    """Number the labels of rows (clusters, groups) from 0; return the labels and the number of each row.
 
     Raises
     ------

@@ -1,17 +1,17 @@
-r"""A lower bound on the reward of a policy that holds at any sample size.
+r"""Lower bound of the value of a policy that holds at any sample size.
 
-The paper announces a lower bound of the reward of the learnt policy; the reproduction report mentions it and
-does not print it, so that its constants cannot be recovered from what this project has. The bound here is our
-own. Let :math:`\psi_i` be the doubly robust scores of K policies on n units, with the *known* propensity
-and nuisances and policies that have not seen these units. They are independent and identically distributed,
-unbiased for the value whatever the outcome means are, and lie in an interval of length B that follows from
-the least propensity. By the empirical Bernstein inequality (Maurer and Pontil, 2009, Theorem 4) and a union
-bound, with probability at least :math:`1 - \delta`, for all K policies at once,
+The paper announces a lower bound of the reward of the learnt policy. The reproduction report mentions it but
+does not print it, so its constants cannot be recovered from what this project has. The bound here is our
+own. Let :math:`\psi_i` be the doubly robust scores of K policies on n units, with the *known* propensity.
+Nuisances and policies have not seen these units. The scores are independent and identically distributed, and
+unbiased for the value whatever the outcome means are. They lie in an interval whose length B follows from the
+least propensity. We use the empirical Bernstein inequality (Maurer and Pontil, 2009, Theorem 4) and a union
+bound. With probability at least :math:`1 - \delta`, for all K policies at once,
 
 .. math::
     V \;\ge\; \bar\psi - \sqrt{\frac{2 S^2 \ln(2K/\delta)}{n}} - \frac{7 B \ln(2K/\delta)}{3 (n-1)},
 
-:math:`S^2` the sample variance of the scores. With estimated propensities no such statement holds: their
+with :math:`S^2` the sample variance of the scores. With estimated propensities no such statement holds: their
 error enters the mean, and no sample bounds it.
 """
 
@@ -30,17 +30,18 @@ from cfmtl_lib.value.scores import net_means, net_outcome
 
 
 class RewardBound(NamedTuple):
-    """A lower bound of the value of a policy, in conversions a unit.
+    """Lower bound of the value of a policy, in conversions a unit.
 
     Attributes
     ----------
     bound : float
+        Lower bound: ``estimate - spread - range_term``.
     estimate : float
-        What the bound is below of.
+        Mean of the scores.
     spread, range_term : float
-        The two terms that are subtracted.
+        Second and third term of the bound.
     score_range : float
-        B, the length of the interval that the scores must lie in.
+        Length B of the interval that the scores must lie in.
     """
 
     bound: float
@@ -66,20 +67,21 @@ def reward_lower_bound(
     Parameters
     ----------
     treat : array_like of shape (n,), bool or in [0, 1]
-        A policy that has not seen this log.
+        Policy that has not seen this log.
     log : IncentiveLog
-        Of independent units.
+        Log of independent units.
     nuisances : LogNuisances
-        With the known propensity; its means from other data. They may be wrong: the bound holds, and is
-        looser.
+        Nuisances with the known propensity, and means from other data. If the means are wrong, the bound
+        still holds, and is looser.
     least_propensity : float in (0, 0.5]
-        Both arms have at least this probability at every x, by design.
+        Least probability of either arm at any x, by design.
     scenario : {"coupon", "cash"}
     cost : float
+        Cost c >= 0 of one incentive, in units of one conversion net of it.
     confidence : float
         Probability with which the bound holds.
     n_policies : int
-        How many policies are bounded at once, e.g. those among which this one was chosen on this log.
+        Number of policies bounded at once, e.g. those among which this one was chosen on this log.
 
     Returns
     -------

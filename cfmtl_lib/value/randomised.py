@@ -1,8 +1,8 @@
-r"""Randomised arms: what a trial says directly, without a model, and how to confound it on purpose.
+r"""Means of the arms of a randomised trial, without a model, and thinning that confounds a trial on purpose.
 
-Where an arm is drawn within blocks (sites, days, villages), rows of one block are comparable, and the mean of
-an arm is the average over blocks of its means there. Its linearised unit score is that of the augmented
-estimator with one propensity and one mean a block,
+Where an arm is drawn within blocks (sites, days, villages), rows of one block are comparable. The mean of an
+arm is then the average over blocks of its means there. Its linearised unit score is that of the AIPW
+estimator with one propensity and one mean for each block,
 
 .. math::
     \psi_{ia} = \bar y_{a, b(i)} + \frac{1\{A_i = a\}}{\hat p_{a, b(i)}}\,(y_i - \bar y_{a, b(i)}),
@@ -25,28 +25,30 @@ ESTIMATE_COLUMNS = ["value", "standard_error", "lower", "upper"]
 def arm_scores(
     outcome: ArrayLike, arm: ArrayLike, *, block: ArrayLike | None = None
 ) -> tuple[NDArray, NDArray[np.float64]]:
-    """One score a row and arm, whose mean over rows is the mean of the outcome were all rows in that arm.
+    """Compute scores of rows whose means over rows are the mean outcomes if all rows were in one arm.
 
     Parameters
     ----------
     outcome : array_like of shape (n,), float
+        Outcome of each row.
     arm : array_like of shape (n,)
         Label of the arm of each row.
     block : array_like of shape (n,), optional
-        Within which the arms were drawn with equal probability for all rows. One block if left out.
+        Label of the block of each row. Within a block, an arm has the same probability for all rows. One
+        block if left out.
 
     Returns
     -------
     labels : ndarray of shape (k,)
-        The arms, sorted.
+        Labels of the arms, sorted.
     scores : ndarray of shape (n, k), float64
-        In units of the outcome.
+        Scores by row and arm, in units of the outcome.
 
     Raises
     ------
     InputError
         If shapes differ, a label is missing, an outcome is not finite, or a block has fewer than two rows of
-        an arm.
+        some arm.
 
     Examples
     --------
@@ -96,28 +98,28 @@ def arm_means(
     reference: object = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Mean of an outcome in each arm of a trial, or its difference from one arm, with errors.
+    """Estimate the mean of an outcome in each arm of a trial, or its difference from one arm.
 
     Parameters
     ----------
     outcome, arm, block
         As in :func:`arm_scores`.
     clusters : array_like of shape (n,), optional
-        Rows of one cluster may depend on each other.
+        Labels of clusters: rows of one cluster may depend on each other.
     reference : label, optional
-        An arm. If given, values are differences from it, and it is left out.
+        Label of an arm. If given, values are differences from it, and it is left out.
     level : float
-        Of the intervals.
+        Confidence level of the intervals.
 
     Returns
     -------
     DataFrame
-        Index: the arms; n, value, standard_error, lower, upper, in units of the outcome.
+        Table with index: the arms; columns n, value, standard_error, lower, upper, in units of the outcome.
 
     Raises
     ------
     InputError
-        As in :func:`arm_scores`, or if the reference is no arm.
+        If :func:`arm_scores` raises it, or the reference is no arm.
 
     Examples
     --------
@@ -146,24 +148,24 @@ def arm_means(
 def complementary_thinning(
     propensity: ArrayLike, keep_untreated: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Keep probabilities that confound a trial and leave its population as it is.
+    r"""Compute probabilities of keeping rows that confound a trial and preserve its population.
 
-    Untreated rows are kept with probability k(x), treated ones with :math:`(a - (1-e(x))\,k(x)) / e(x)`: any
-    row is kept with probability a whatever its x, so that means over the kept rows estimate those over all.
+    Untreated rows are kept with probability k(x), treated ones with :math:`(a - (1-e(x))\,k(x)) / e(x)`. So
+    any row is kept with probability a whatever its x, and means over the kept rows estimate those over all.
 
     Parameters
     ----------
     propensity : array_like of shape (n,), float in (0, 1)
-        e(x) of the trial.
+        Propensity e(x) of the trial.
     keep_untreated : array_like of shape (n,), float in (0, 1]
-        k(x).
+        Probability k(x) of keeping a row if it is untreated.
 
     Returns
     -------
     keep_treated : ndarray of shape (n,), float64
-        For the largest a at which no probability exceeds 1.
+        Probability of keeping a row if it is treated, for the largest a at which none exceeds 1.
     thinned_propensity : ndarray of shape (n,), float64
-        P(T = 1 | x, kept).
+        Propensity P(T = 1 | x, kept) after thinning.
 
     Raises
     ------

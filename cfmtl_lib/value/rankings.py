@@ -1,4 +1,4 @@
-"""Units in the order of a score, reweighted by a bootstrap: what curves and bands are drawn from."""
+"""Rankings of units by a score, and the bootstrap of curves and bands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cfmtl_lib.value.estimates import check_labels
 
 
 class Ranking:
-    """Units in the order of one score, with what each earns and pays out."""
+    """Units in the order of one score, with the reward and payment of each."""
 
     def __init__(
         self, score: ArrayLike, reward: NDArray[np.float64], spend: NDArray[np.float64], only_positive: bool
@@ -31,7 +31,7 @@ class Ranking:
     def at(
         self, budgets: NDArray[np.float64], by: str, weight: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Value, spend and share treated at budgets, with weighted units; each of shape (k,)."""
+        """Compute value, spend and share treated at k budgets, with weighted units; each of shape (k,)."""
         in_order = weight[self.order]
         total = float(in_order.sum())
         share = np.concatenate([[0.0], np.cumsum(in_order)]) / total
@@ -53,7 +53,7 @@ class Ranking:
 
 
 def bootstrap_weights(n: int, clusters: ArrayLike | None, seed: int) -> Callable[[int], NDArray[np.float64]]:
-    """Give the draw of a Bayesian bootstrap: exponential weights of units or clusters, by replicate."""
+    """Return the draw of a Bayesian bootstrap: exponential weights of units or clusters, by replicate."""
     member, n_groups = None, n
     if clusters is not None:
         names, member = check_labels("clusters", clusters, n)
@@ -72,7 +72,7 @@ def bootstrap_weights(n: int, clusters: ArrayLike | None, seed: int) -> Callable
 def uniform_factor(
     replicates: NDArray[np.float64], value: NDArray[np.float64], error: NDArray[np.float64], level: float
 ) -> float:
-    """Standard errors that a band needs on both sides to hold the whole curve with probability ``level``."""
+    """Find how many standard errors wide a band must be to hold the curve with probability ``level``."""
     moving = error > 1e-12 * max(1.0, float(np.abs(value).max()))
     if not moving.any():
         return 0.0
@@ -82,5 +82,5 @@ def uniform_factor(
 
 
 def mean_height(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of curves over their axis, shape (...,)."""
+    """Average curves over their axis; the result has shape (...,)."""
     return np.trapezoid(values, grid, axis=-1) / (grid[-1] - grid[0])

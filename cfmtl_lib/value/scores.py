@@ -1,4 +1,4 @@
-r"""Doubly robust unit scores: what one logged row says about the reward of treating it.
+r"""Doubly robust (AIPW) scores of the reward of treating each logged row.
 
 The reward of treating a unit of any of the five strata is the same function of its potential outcomes:
 
@@ -6,15 +6,15 @@ The reward of treating a unit of any of the five strata is the same function of 
     r_{\text{coupon}} &= (1+c)\,(Y(1)-Y(0)) - c\,C(1)Y(1), \\
     r_{\text{cash}} &= (1+c)\,(Y(1)-Y(0)) - c\,C(1) .
 
-Its mean over any group of units needs four means of outcomes in one arm each. For each of them the augmented
-inverse-propensity (AIPW) score of Robins, Rotnitzky and Zhao (1994) is
+Its mean over any group of units needs four means, each of an outcome in one arm. For each of them the
+augmented inverse-propensity (AIPW) score of Robins, Rotnitzky and Zhao (1994) is
 
 .. math::
     G_1[Z] = m_1(x) + \frac{T}{e(x)}\,(Z - m_1(x)), \qquad
     G_0[Z] = m_0(x) + \frac{1-T}{1-e(x)}\,(Z - m_0(x)),
 
-whose mean given x is E[Z(t) | x] if the propensity e *or* the regression m is right. No stratum is
-observed, and neither exclusion nor monotonicity is needed for the reward: unconfoundedness and overlap are.
+whose mean given x is E[Z(t) | x] if the propensity e *or* the regression m is right. No stratum needs to be
+observed. The reward needs unconfoundedness and overlap, but neither exclusion nor monotonicity.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ class UnitScores:
     Attributes
     ----------
     moments : ndarray of shape (n, 4), float64
-        G1[Y], G0[Y], G1[C] and G1[CY].
+        Scores G1[Y], G0[Y], G1[C] and G1[CY].
     propensity : ndarray of shape (n,), float64
-        As used, after clipping.
+        Propensity after clipping.
     treated : ndarray of shape (n,), bool
+        True for treated rows.
     n_clipped : int
-        Rows whose propensity was moved to the bound.
+        Number of rows whose propensity was moved to the bound.
     """
 
     moments: NDArray[np.float64]
@@ -55,7 +56,7 @@ class UnitScores:
         return len(self.propensity)
 
     def strata(self) -> NDArray[np.float64]:
-        """Scores of the five strata probabilities; rows sum to 1; shape (n, 5)."""
+        """Compute scores of the five strata probabilities; rows sum to 1; shape (n, 5)."""
         return strata_from_moments(*self.moments.T)
 
     def reward(
@@ -64,9 +65,9 @@ class UnitScores:
         cost: float | ArrayLike,
         conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
-        """Scores of the reward of treating each row, in conversions; shape (n,).
+        """Compute scores of the reward of treating each row, in conversions; shape (n,).
 
-        Cost and value of a conversion as in :func:`~cfmtl_lib.policy.rewards.expected_reward`.
+        See :func:`~cfmtl_lib.policy.rewards.expected_reward` for cost and value of a conversion.
         """
         by_name = self.by_moment()
         paid = by_name[payment_of(scenario).moment]
@@ -75,7 +76,7 @@ class UnitScores:
         )
 
     def spend(self, scenario: str, cost: float | ArrayLike) -> NDArray[np.float64]:
-        """Scores of what treating each row pays out, in conversions; shape (n,)."""
+        """Compute scores of the payment of treating each row, in conversions; shape (n,)."""
         return check_costs(cost, len(self)) * self.by_moment()[payment_of(scenario).moment]
 
     def by_moment(self) -> dict[str, NDArray[np.float64]]:
@@ -84,16 +85,17 @@ class UnitScores:
 
 
 def unit_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | None = None) -> UnitScores:
-    """AIPW scores of four means for each row of a log.
+    """Compute AIPW scores of four means for each row of a log.
 
     Parameters
     ----------
     log : IncentiveLog
     nuisances : LogNuisances
-        At the rows of the log.
+        Nuisances at the rows of the log.
     clip : float, optional
-        Propensities are moved into [clip, 1 - clip]: less variance for some bias. 0.01 for estimated
-        propensities and 0 for known ones if left out. ``n_clipped`` of the result counts the rows.
+        Bound of the propensities, which are moved into [clip, 1 - clip]: less variance for some bias. The
+        default is 0.01 for estimated propensities and 0 for known ones. ``n_clipped`` of the result counts
+        the rows.
 
     Returns
     -------
@@ -148,10 +150,11 @@ def checked_clip(log: IncentiveLog, nuisances: LogNuisances, clip: float | None)
 
 
 def net_outcome(log: IncentiveLog, scenario: str, cost: float) -> NDArray[np.float64]:
-    r"""The one outcome whose uplift is the reward: :math:`(1+c)Y - c\,CY` (cash: :math:`-c\,C`); shape (n,).
+    r"""Compute the net outcome W, whose uplift is the reward; shape (n,).
 
-    Since C = 0 where T = 0, :math:`W(1) - W(0)` is the reward of treating the unit. Anything that estimates
-    an average treatment effect estimates a reward when given W.
+    It is :math:`(1+c)Y - c\,CY` for coupons and :math:`(1+c)Y - c\,C` for cash. Since C = 0 where T = 0,
+    :math:`W(1) - W(0)` is the reward of treating the unit. Any estimator of an average treatment effect
+    estimates a reward when given W.
     """
     paid = MOMENTS[payment_of(scenario).moment].observed(log)
     cost = check_cost(cost)
@@ -161,7 +164,7 @@ def net_outcome(log: IncentiveLog, scenario: str, cost: float) -> NDArray[np.flo
 def net_means(
     nuisances: LogNuisances, scenario: str, cost: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """E[W | T=1, x] and E[W | T=0, x] of :func:`net_outcome`, from the four means; each of shape (n,)."""
+    """Compute E[W | T=1, x] and E[W | T=0, x] of :func:`net_outcome`; each of shape (n,)."""
     paid = nuisances.means()[payment_of(scenario).moment]
     cost = check_cost(cost)
     return (

@@ -1,6 +1,6 @@
-r"""Effects on those who were given the incentive: shares and values where only they have counterparts.
+r"""Effects on the treated (ATT): shares and values where only the treated have counterparts.
 
-Where some were hardly ever given one, averages over everybody rest on extrapolation. Averages over the
+Where some units are hardly ever treated, averages over all units rest on extrapolation. Averages over the
 treated need overlap in one direction only: for each treated unit, untreated ones that resemble it. With
 p = P(T=1),
 
@@ -8,8 +8,9 @@ p = P(T=1),
     E[Z(1) \mid T{=}1] &= \frac{1}{p} E[T Z], \\
     E[Y(0) \mid T{=}1] &= \frac{1}{p} E\Big[T m_0 + (1 - T) \frac{e}{1 - e} (Y - m_0)\Big],
 
-the second right if e *or* m is (the AIPW score of the effect on the treated; Hahn, 1998; Sant'Anna and Zhao,
-2020, "Doubly robust difference-in-differences estimators"). Standard errors include that p is estimated.
+The second holds if e *or* m is right: it is the AIPW score of the effect on the treated (Hahn, 1998;
+Sant'Anna and Zhao, 2020, "Doubly robust difference-in-differences estimators"). Standard errors include that
+p is estimated.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ from cfmtl_lib.value.scores import checked_clip
 
 @dataclass(frozen=True, eq=False)
 class TreatedScores:
-    """Scores whose sums over all rows, over the number of treated rows, are means among the treated.
+    """Scores whose sums over all rows, divided by the number of treated rows, are means of the treated.
 
     Attributes
     ----------
     moments : ndarray of shape (n, 4), float64
-        Of Y(1), Y(0), C(1) and C(1)Y(1).
+        Scores of Y(1), Y(0), C(1) and C(1)Y(1).
     treated : ndarray of shape (n,), bool
+        True for treated rows.
     odds : ndarray of shape (n,), float64
         Weight e / (1 - e) of each untreated row, in treated rows; 0 for treated ones.
     n_clipped : int
-        Rows whose propensity was moved to the bound.
+        Number of rows whose propensity was moved to the bound.
     """
 
     moments: NDArray[np.float64]
@@ -51,7 +53,7 @@ class TreatedScores:
     n_clipped: int
 
     def strata(self) -> NDArray[np.float64]:
-        """Scores of the five shares; rows sum to 1 for treated rows, to 0 for untreated; shape (n, 5)."""
+        """Compute scores of the five shares: treated rows sum to 1, untreated rows to 0; shape (n, 5)."""
         scores = strata_from_moments(*self.moments.T)
         scores[:, 0] -= ~self.treated  # the constant of the map belongs to the treated
         return scores
@@ -59,7 +61,7 @@ class TreatedScores:
     def reward(
         self, scenario: str, cost: float | ArrayLike, conversion_value: float | ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Scores of the reward of treating, as those of ``UnitScores``; shape (n,)."""
+        """Compute scores of the reward of treating, as those of ``UnitScores``; shape (n,)."""
         by_name = dict(zip(MOMENTS, self.moments.T, strict=True))
         paid = by_name[payment_of(scenario).moment]
         return reward_of_means(
@@ -68,15 +70,20 @@ class TreatedScores:
 
 
 def treated_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | None = None) -> TreatedScores:
-    """Scores of four means among the treated.
+    """Compute AIPW scores of four means among the treated.
 
     Parameters
     ----------
     log : IncentiveLog
     nuisances : LogNuisances
-        At the rows of the log; only the propensity and the mean of the untreated are used.
+        Nuisances at the rows of the log, of which only the propensity and the untreated mean are used.
     clip : float, optional
-        Propensities above 1 - clip are moved there: 0.01 for estimated ones, 0 for known ones if left out.
+        Bound of the propensities: those above 1 - clip are moved there. The default is 0.01 for estimated
+        ones and 0 for known ones.
+
+    Returns
+    -------
+    TreatedScores
 
     Raises
     ------
@@ -108,22 +115,23 @@ def treated_shares(
     level: float = 0.95,
     clip: float | None = None,
 ) -> pd.DataFrame:
-    """Doubly robust shares of the five strata among the treated, with errors.
+    """Estimate the shares of the five strata among the treated (AIPW).
 
     Parameters
     ----------
     log : IncentiveLog
     nuisances : LogNuisances, optional
-        :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults if left out.
+        Nuisances at the rows of the log. The default is
+        :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults.
     clusters, level
         As in :func:`~cfmtl_lib.value.estimates.policy_value`.
     clip : float, optional
-        See :func:`treated_scores`.
+        Bound of the propensities, see :func:`treated_scores`.
 
     Returns
     -------
     DataFrame
-        Index: the strata; value, standard_error, lower, upper. Values sum to 1.
+        Table with index: the strata; columns value, standard_error, lower, upper. Values sum to 1.
 
     Examples
     --------
@@ -157,30 +165,30 @@ def treated_value(
     level: float = 0.95,
     clip: float | None = None,
 ) -> Estimate:
-    """What a policy earns among those who were given the incentive, against giving it to none of them.
+    """Estimate the value of a policy among the treated, against treating none of them.
 
     Parameters
     ----------
     treat : array_like of shape (n,), bool or in [0, 1]
-        Whom the policy treats, for all rows of the log; a function of x and not of the outcomes.
+        Policy for all rows of the log; a function of x and not of the outcomes.
     log, nuisances
         As in :func:`treated_shares`.
     other : array_like of shape (n,), optional
-        Another policy; then the paired difference ``treat`` minus ``other`` is estimated.
+        Another policy. If given, the paired difference ``treat`` minus ``other`` is estimated.
     scenario, cost, conversion_value, clusters, level
         As in :func:`~cfmtl_lib.value.estimates.policy_value`.
     clip : float, optional
-        See :func:`treated_scores`.
+        Bound of the propensities, see :func:`treated_scores`.
 
     Returns
     -------
     Estimate
-        In conversions a treated row of the log.
+        Policy value in conversions a treated row of the log.
 
     Raises
     ------
     InputError
-        As :func:`treated_scores` and :func:`~cfmtl_lib.value.estimates.policy_value`.
+        If :func:`treated_scores` or :func:`~cfmtl_lib.value.estimates.policy_value` raises it.
     """
     policy = check_policy(treat, len(log))
     if other is not None:
@@ -201,15 +209,16 @@ def treated_effect(
     level: float = 0.95,
     clip: float | None = None,
 ) -> Estimate:
-    """Effect on the treated of something else than the conversion, such as a placebo from before.
+    """Estimate the effect on the treated (ATT) for another outcome, such as a placebo.
 
     Parameters
     ----------
     outcome : array_like of shape (n,), float
+        Outcome of each row.
     means_untreated : array_like of shape (n,), float
-        Its mean given x among the untreated, from other rows.
+        Mean of the outcome given x among the untreated, fitted on other rows.
     log, nuisances, clusters, level, clip
-        As in :func:`treated_shares`; of the nuisances the propensity alone is used.
+        As in :func:`treated_shares`; only the propensity of the nuisances is used.
 
     Returns
     -------

@@ -1,1 +1,1 @@
-"""What the book's pages need: published numbers and notebooks."""
+"""Published numbers and notebooks for the book's pages."""

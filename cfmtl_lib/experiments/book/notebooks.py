@@ -1,17 +1,17 @@
-"""Lets papermill read the text notebooks: ``papermill notebooks/07_table4.md out.ipynb``.
+"""Support for text notebooks in papermill: ``papermill notebooks/07_table4.md out.ipynb``.
 
-papermill reads only ``.ipynb`` by itself, and chooses who reads a path by how the path *begins*. The entry
-point ``notebooks/`` of the group ``papermill.io`` (see ``pyproject.toml``) hands paths that begin so to
-:class:`TextNotebookHandler`, hence the command has to be given from the repository root, without ``./``
-and without an absolute path. From elsewhere, or for any other path, convert first::
+papermill reads only ``.ipynb`` by itself, and chooses the reader of a path by how the path *begins*. The
+entry point ``notebooks/`` of the group ``papermill.io`` (see ``pyproject.toml``) sends paths that begin so to
+:class:`TextNotebookHandler`. So run the command from the repository root, without ``./`` and without an
+absolute path. From elsewhere, or for any other path, convert first::
 
     jupytext --to ipynb --output - PATH/07_table4.md | papermill - out.ipynb
 
-Whatever papermill reads so carries a fingerprint of the code that it is about to run
-(:func:`code_fingerprint`), by which the book knows whether a page shows the present code, and the commit, the
-versions and the machine, which the book's status page shows.
+A notebook read in this way carries a fingerprint of the code that it is about to run
+(:func:`code_fingerprint`). The book compares it with the present code to see whether a page is up to date.
+The notebook also carries the commit, the versions and the machine, which the book's status page shows.
 
-papermill only logs a parameter that it does not know, hence each notebook checks its own.
+papermill only logs a parameter that it does not know. So each notebook checks its own parameters.
 papermill and jupytext belong to the extra ``book``: they are imported when they are needed.
 """
 
@@ -27,7 +27,7 @@ from cfmtl_lib.errors import check_choice
 from cfmtl_lib.runtime.provenance import commit, environment
 
 FINGERPRINT_KEY = "cfmtl"
-"""Where the metadata of a notebook hold ``{"fingerprint": ..., "commit": ..., "versions": ...}``."""
+"""Key under which the metadata of a notebook hold ``{"fingerprint": ..., "commit": ..., "versions": ...}``."""
 
 _HASHED = (
     "cfmtl_lib/**/*.py",
@@ -43,7 +43,7 @@ warnings.filterwarnings("ignore", message=r"The specified file \(.*\.md\) does n
 
 
 def code_fingerprint(root: str | Path) -> str:
-    """SHA-256 of everything, the notebook itself aside, that the outputs of a notebook depend on.
+    """Compute the SHA-256 of everything but the notebook itself that a notebook's outputs depend on.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def code_fingerprint(root: str | Path) -> str:
     Returns
     -------
     str
-        Hexadecimal digest of the names and bytes of the library's sources, the numbers reported in the
-        paper and the published results.
+        Hexadecimal digest of names and bytes: the library's sources, the numbers reported in the paper,
+        and the published results.
     """
     root = Path(root)
     digest = hashlib.sha256()
@@ -65,9 +65,9 @@ def code_fingerprint(root: str | Path) -> str:
 
 
 def check_parameters(namespace: Mapping[str, object], known: Collection[str]) -> None:
-    """Refuse a parameter that a notebook does not have, for papermill only logs it.
+    """Refuse a parameter that a notebook does not have, because papermill only logs it.
 
-    To be called in the first code cell after the parameters, before anything else is defined there.
+    Call it in the first code cell after the parameters, before anything else is defined there.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def check_parameters(namespace: Mapping[str, object], known: Collection[str]) ->
     Raises
     ------
     UnknownNameError
-        Naming the first unknown parameter and listing the known ones.
+        If a parameter is unknown; the message names it and lists the known ones.
 
     Examples
     --------
@@ -95,9 +95,9 @@ def check_parameters(namespace: Mapping[str, object], known: Collection[str]) ->
 
 
 class TextNotebookHandler:
-    """A ``papermill.io`` handler: papermill's own for local files, except that ``.md`` is converted.
+    """Handler for ``papermill.io``: papermill's own for local files, except that ``.md`` is converted.
 
-    papermill registers the class, not an instance, hence the static methods.
+    Its methods are static because papermill registers the class, not an instance.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The numbers that prose quotes, each with the file of results/ that it comes from."""
+"""Numbers that prose quotes, each with the file in results/ that it comes from."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Fact:
     Attributes
     ----------
     text : str
-        As it is printed.
+        The number as it is printed.
     source : str
-        File below the results folder that it is computed from, e.g. ``"ml-1m/table4.csv"``.
+        Source file of the number, below the results folder, e.g. ``"ml-1m/table4.csv"``.
     """
 
     text: str
@@ -36,7 +36,7 @@ class Fact:
 
 
 def facts(results_root: str | Path) -> dict[str, Fact]:
-    """The numbers that the prose of the book and of README.md quotes, by name.
+    """Collect the numbers that the prose of the book and of README.md quotes, by name.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def facts(results_root: str | Path) -> dict[str, Fact]:
 
 
 def _as_facts(texts: Mapping[str, Mapping[str, str]]) -> dict[str, Fact]:
-    """Facts by name, from texts by source and name; with a minus sign where there was a hyphen."""
+    """Turn texts by source and name into facts by name, with minus signs instead of hyphens."""
     return {
         name: Fact(re.sub(r"-(?=\d)", "−", text), source)
         for source, part in texts.items()

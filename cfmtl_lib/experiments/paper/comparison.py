@@ -1,4 +1,4 @@
-"""Every reward that the paper's tables print, ours beside it; and the numbers that prose quotes."""
+"""Comparison of every reward that the paper's tables print with ours."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def verdicts(results_root: str | Path) -> pd.DataFrame:
     """Compare every printed reward of Tables 4, 5 and 6 with the published results.
 
     A mean within :data:`TOLERANCE` percent of print is "reproduced". The fit without both untreated terms is
-    not identified (see the chapter on Tables 5 and 6): there the question is whether the printed value lies
-    within what our seeds give.
+    not identified (see the chapter on Tables 5 and 6). There the question is whether the printed value lies
+    within the range of our seeds.
 
     Parameters
     ----------
     results_root : str or Path
-        Folder with ``<dataset>/table4.csv`` and ``<dataset>/table5_6.csv``, as far as they are there.
+        Folder with those files ``<dataset>/table4.csv`` and ``<dataset>/table5_6.csv`` that exist.
 
     Returns
     -------
     DataFrame
-        70 rows, one for each printed reward: the 54 of Table 4, and two scenarios for each of the 8 rows of
-        Tables 5 and 6. Columns :data:`COMPARISON_COLUMNS`; rewards in conversions; mean, sd, lowest and
-        highest over
-        seeds, NaN without data; ``percent`` of the printed value; ``file`` below ``results_root``;
-        ``command`` makes the number again, or for the first time.
+        70 rows, one for each printed reward. They are the 54 of Table 4, and two scenarios for each of the
+        8 rows of Tables 5 and 6. Columns :data:`COMPARISON_COLUMNS`, rewards in conversions. Columns
+        ``mean``, ``sd``, ``lowest`` and ``highest`` are over seeds, NaN without data. ``percent`` is
+        relative to the printed value. ``file`` is below ``results_root``. ``command`` makes the number
+        again, or for the first time.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def verdicts(results_root: str | Path) -> pd.DataFrame:
 
 
 def verdict(row: Mapping[str, float], *, identified: bool = True) -> str:
-    """What is to be said of one comparison.
+    """Put the verdict on one comparison into words.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def verdict(row: Mapping[str, float], *, identified: bool = True) -> str:
 
 
 def command_for(table: str, dataset: str) -> str:
-    """The command that makes a table on a dataset, for a reader who has the file.
+    """Write the command that makes a table on a dataset, for a reader who has the file.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def _ablation_rows(root: Path) -> list[dict[str, object]]:
 
 
 def _with_range(table: pd.DataFrame) -> pd.DataFrame:
-    """Comparison with print, and the lowest and the highest reward over seeds."""
+    """Compare a table with print, and add the lowest and the highest reward over seeds."""
     dataset = str(table["dataset"].iloc[0])
     ours = table[
         (table["labelling"] == "code") & (table["construction"] == table["method"].map(printed_from))
@@ -163,7 +163,7 @@ def _published(root: Path, dataset: str, table: str) -> pd.DataFrame | None:
 
 
 def ranking(results_root: str | Path) -> Picture:
-    """The order of the nine methods on MovieLens 1M under each labelling, construction and scenario.
+    """Rank the nine methods on MovieLens 1M under each labelling, construction and scenario.
 
     Raises
     ------

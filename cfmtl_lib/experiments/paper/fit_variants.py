@@ -1,4 +1,4 @@
-"""What changes when fits are made otherwise than the paper makes them: rewards and epochs, paired by seed."""
+"""Rewards and epochs of fits that differ from the paper's, paired by seed."""
 
 from __future__ import annotations
 
@@ -55,32 +55,31 @@ def fit_variants(
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
-    """Rewards of methods whose fits are made in several ways, on the same studies.
+    """Compute rewards of methods whose fits are made in several ways, on the same studies.
 
     The data are constructed as published in every variant: only the fits of the methods differ.
 
     Parameters
     ----------
     dataset, **settings
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     methods : sequence of str
         Names from :data:`~cfmtl_lib.experiments.methods.METHODS`.
     variants : mapping of str to mapping
         Settings of :class:`~cfmtl_lib.models.config.FitConfig` to change, by name of the variant.
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/fit_variants.csv`` and its provenance.
+        Folder for ``<dataset>/fit_variants.csv`` and its provenance. Nothing is written if left out.
 
     Returns
     -------
     DataFrame
-        Columns :data:`VARIANT_COLUMNS`; ``epochs`` is the sum over the fits that the method predicts by,
-        without
-        those of propensities and regressions that went into their targets.
+        Columns :data:`VARIANT_COLUMNS`. ``epochs`` is the sum over the fits that the method predicts by.
+        It leaves out the fits of propensities and regressions that went into their targets.
 
     Raises
     ------
     UnknownNameError, InputError, RatingsError, StudyError
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        If settings or data are refused, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
     names = [check_choice("method", name, METHODS) for name in methods]
     if not names or not variants:
@@ -121,20 +120,21 @@ def fit_variants(
 
 
 def differences_of_variants(table: pd.DataFrame, baseline: str = AS_IN_THE_PAPER) -> pd.DataFrame:
-    """Mean difference of each variant to a baseline, paired by seed.
+    """Estimate the mean difference of each variant to a baseline, paired by seed.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`fit_variants`.
+        Table that :func:`fit_variants` returns.
     baseline : str
+        Name of the variant to compare with.
 
     Returns
     -------
     DataFrame
-        One row a labelling, construction, scenario, method and variant: ``baseline`` and ``reward`` (means,
-        conversions), ``difference``, its ``standard_error`` over seeds, ``percent`` of the baseline, and
-        ``low`` and ``high``, the 95 % confidence limits of the difference (Student's t).
+        One row for each labelling, construction, scenario, method and variant. ``baseline`` and ``reward``
+        are means in conversions. ``difference`` has its ``standard_error`` over seeds and its ``percent`` of
+        the baseline. ``low`` and ``high`` are its 95 % confidence limits (Student's t).
     """
     key = ["labelling", "construction", "scenario", "method"]
     wide = table.pivot_table(index=[*key, "seed"], columns="variant", values="reward", sort=False)

@@ -1,4 +1,4 @@
-"""CF-MTL-v1 from several initialisations on one study: what the row without untreated terms depends on."""
+"""CF-MTL-v1 from several initialisations on one study, with and without the untreated terms."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ def initialisations(
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
-    """CF-MTL-v1 with and without the untreated terms on one study, from several initialisations.
+    """Fit CF-MTL-v1 with and without the untreated terms on one study, from several initialisations.
 
     Over the seeds of :func:`~cfmtl_lib.experiments.paper.tables.table5_6` data and initial values change
-    together. Here the
-    study of seed 0 stays, and only initial values and the order of batches change.
+    together. Here the study of seed 0 stays the same. Only initial values and the order of batches change.
 
     Parameters
     ----------
     dataset, **settings
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     count : int
-        Initialisations: estimators with seeds 0, 1, ...
+        Number of initialisations: estimators with seeds 0, 1, ...
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/table5_6_initialisations.csv`` and its provenance.
+        Folder for ``<dataset>/table5_6_initialisations.csv`` and its provenance. Nothing is written if left
+        out.
 
     Returns
     -------
     DataFrame
-        As from :func:`~cfmtl_lib.experiments.paper.tables.table5_6`, with a column initialisation.
+        Columns of :func:`~cfmtl_lib.experiments.paper.tables.table5_6`, and ``initialisation``.
 
     Raises
     ------
     UnknownNameError, InputError, RatingsError, StudyError
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        If settings or data are refused, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
     names = ["CF-MTL-v1 w/o L_001 L_000", "CF-MTL-v1"]
     positive("count", count)

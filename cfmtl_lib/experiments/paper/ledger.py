@@ -1,6 +1,6 @@
-"""The disagreements of text, code and tables that need fitted networks, measured on any dataset.
+"""Disagreements of text, code and tables that need fitted networks, measured on any dataset.
 
-The chapter "Paper against code" says what each entry means.
+The chapter "Paper against code" explains each entry.
 """
 
 from __future__ import annotations
@@ -72,21 +72,21 @@ def ledger(
     Parameters
     ----------
     dataset, **settings
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/ledger.csv`` and ``ledger_propensity.csv`` (calibration of the
-        additive propensity) and the provenance of each.
+        Folder for ``<dataset>/ledger.csv``, ``<dataset>/ledger_propensity.csv`` (calibration of the additive
+        propensity) and the provenance of each. Nothing is written if left out.
 
     Returns
     -------
     DataFrame
-        Long form: dataset, labelling, construction, seed, entry, variant, quantity, value.
-        ``attrs["propensity"]`` holds the calibration, ``attrs["provenance"]`` says where it comes from.
+        Long form: ``dataset, labelling, construction, seed, entry, variant, quantity, value``.
+        ``attrs["propensity"]`` holds the calibration, ``attrs["provenance"]`` the provenance.
 
     Raises
     ------
     UnknownNameError, InputError, RatingsError, StudyError
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        If settings or data are refused, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
     chosen = settings_of(dataset, settings)
     key = ["dataset", "labelling", "construction", "seed"]
@@ -247,7 +247,7 @@ def _fit_variants(context: StudyContext) -> Found:
 
 
 def _labelling(context: StudyContext) -> Found:
-    """How well the labelling network tells the outcomes it was fitted to; what the pool of pairs holds."""
+    """Measure the fit of the labelling network to its outcomes, and describe the pool of pairs."""
     study, ratings = context.study, context.ratings
     if ratings is None:
         return [
@@ -268,7 +268,7 @@ def _labelling(context: StudyContext) -> Found:
 
 
 def _simulated_labelling(study: Study, context: StudyContext) -> dict[str, float]:
-    """The same on a simulation, whose ratings are the pairs that would collect, their outcome Y(1)."""
+    """Measure the same on a simulation, whose ratings are the pairs with C(1) = 1, their outcome Y(1)."""
     truth = study.train_truth
     collect, convert = POTENTIAL_OUTCOMES[truth.stratum][:, [1, 3]].T
     x, outcome = truth.x[collect == 1], convert[collect == 1]

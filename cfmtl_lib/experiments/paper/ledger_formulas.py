@@ -1,6 +1,6 @@
-"""Where the text, the code and the tables of the paper disagree: what each of them computes.
+"""Formulas on which the text, the code and the tables of the paper disagree.
 
-The chapter "Paper against code" shows them, :mod:`cfmtl_lib.experiments.paper.ledger` measures them with
+The chapter "Paper against code" shows them. :mod:`cfmtl_lib.experiments.paper.ledger` measures them with
 fitted networks.
 """
 
@@ -29,10 +29,10 @@ own P(C=1 | T=1, x), and with P(C=1, Y=1 | T=1, x) fitted itself, as the identif
 
 
 def prose_cash_reward(strata_probability: ArrayLike, cost: float) -> NDArray[np.float64]:
-    """Cash reward by the formula of the text: p_0101 - c (p_0101 + p_0111).
+    """Compute the cash reward by the formula of the text: p_0101 - c (p_0101 + p_0111).
 
-    It charges coupon buyers and lets coupon takers go free; the paper's Table 1, the authors' code and the
-    printed rows do the reverse (:func:`~cfmtl_lib.policy.rewards.stratum_rewards`).
+    It charges the cost for coupon buyers and not for coupon takers. The paper's Table 1, the authors' code
+    and the printed rows do the reverse (:func:`~cfmtl_lib.policy.rewards.stratum_rewards`).
 
     Examples
     --------
@@ -45,7 +45,7 @@ def prose_cash_reward(strata_probability: ArrayLike, cost: float) -> NDArray[np.
 def cell_variant_strata(
     moments: dict[tuple[str, str], NDArray[np.float64]], family: str, variant: str
 ) -> NDArray[np.float64]:
-    """Strata probabilities of a counterfactual estimator under one of :data:`CELL_VARIANTS`.
+    """Compute strata probabilities of a counterfactual estimator under one of :data:`CELL_VARIANTS`.
 
     Parameters
     ----------
@@ -67,16 +67,16 @@ def cell_variant_strata(
 
 
 class PropensityReport(NamedTuple):
-    """How far a fitted propensity is from the true one.
+    """Distance of a fitted propensity from the true one.
 
     Attributes
     ----------
     log_loss : float
-        Expected log-loss of the fitted propensity if T is drawn from the true one; natural logarithm.
+        Expected log-loss of the fitted propensity if T is drawn from the true one (natural logarithm).
     best_log_loss : float
-        That of the true propensity itself: no model can do better.
+        Log-loss of the true propensity itself: no model can do better.
     constant_log_loss : float
-        That of the mean propensity.
+        Log-loss of the mean propensity.
     rmse : float
         Root mean squared difference from the true propensity.
     """
@@ -88,7 +88,7 @@ class PropensityReport(NamedTuple):
 
 
 def propensity_report(fitted: ArrayLike, true: ArrayLike) -> PropensityReport:
-    """Hold a fitted propensity against the true one.
+    """Compare a fitted propensity with the true one.
 
     Parameters
     ----------
@@ -111,10 +111,10 @@ def propensity_report(fitted: ArrayLike, true: ArrayLike) -> PropensityReport:
 
 
 def largest_interaction(network: AdditiveNetwork | FactorizationNetwork) -> float:
-    """Largest deviation of a network's logits from the form a_u + b_i, over all pairs.
+    """Find the largest deviation of a network's logits from the form a_u + b_i, over all pairs.
 
-    With any reference user and item 0, an additive logit satisfies L_ui = L_u0 + L_0i - L_00. Computed in
-    float64.
+    With any reference user and item 0, an additive logit satisfies L_ui = L_u0 + L_0i - L_00. The
+    computation is in float64.
     """
     exact = copy.deepcopy(network).cpu().double()  # not every accelerator has float64
     device = exact.user.device
@@ -127,7 +127,7 @@ def largest_interaction(network: AdditiveNetwork | FactorizationNetwork) -> floa
 
 
 def labelling_quality(score: ArrayLike, outcome: ArrayLike) -> dict[str, float]:
-    """AUC and accuracy (threshold 0.5) of a score on the outcomes that it was fitted to."""
+    """Compute AUC and accuracy (threshold 0.5) of a score on the outcomes that it was fitted to."""
     truth, found = np.asarray(outcome), np.asarray(score)
     return {
         "AUC": float(roc_auc_score(truth, found)),
@@ -144,11 +144,11 @@ SIGNATURE_IN_LISTING = frozenset(
 CALL_IN_LISTING = frozenset(
     "x t c y eta alpha1 alpha beta theta gamma rho thr lr batch_size lamb tol verbose".split()  # noqa: SIM905
 )
-"""Arguments with which the listing calls it."""
+"""Arguments of its call in that listing."""
 
 
 def rows_left_out(n_rows: int, config: FitConfig = PAPER.nuisance) -> int:
-    """Rows of an epoch that no step sees, because the incomplete last batch is dropped.
+    """Count the rows of an epoch that no step sees, because the incomplete last batch is dropped.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def rows_left_out(n_rows: int, config: FitConfig = PAPER.nuisance) -> int:
 
 
 def study_sizes(n_observed: int) -> tuple[int, int]:
-    """Training rows and test pairs of a study of so many observed pairs, by the published protocol.
+    """Count training rows and test pairs of a study from its observed pairs, by the published protocol.
 
     Examples
     --------
@@ -174,9 +174,9 @@ def study_sizes(n_observed: int) -> tuple[int, int]:
 
 
 def rows_beyond_budget() -> pd.DataFrame:
-    """Printed rows of Table 4 whose counts add up to more pairs than the budget allows.
+    """List printed rows of Table 4 whose counts add up to more pairs than the budget allows.
 
-    The budget of a dataset is taken from print itself: the number of pairs that most of its rows treat.
+    The budget of a dataset comes from print: it is the number of pairs that most of its rows treat.
 
     Returns
     -------

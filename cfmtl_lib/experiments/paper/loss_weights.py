@@ -1,8 +1,8 @@
-"""Loss weights of CF-MTL chosen on what a real log would show: the likelihood of held-out cells.
+"""Loss weights of CF-MTL, chosen by the likelihood of held-out cells, which a real log shows.
 
-The published weights come without a word on how they were found. If they were chosen on test strata, which
-no log has, comparisons with them flatter CF-MTL; on data that they were not chosen for, they may wrong it.
-Here each candidate is fitted to four fifths of a training log and judged on the rest of that log.
+The paper does not say how the published weights were found. Perhaps they were chosen on test strata, which
+no log has. Then comparisons on the same data favour CF-MTL, and comparisons on other data may not. Here each
+candidate is fitted to four fifths of a training log and judged on the rest of that log.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from cfmtl_lib.strata import CELLS
 HELD_OUT_SHARE = 0.2
 
 SMALLEST_PROBABILITY = 1e-6
-"""Given to a cell in the held-out likelihood at least: one certain error must not decide alone."""
+"""Least probability of a cell in the held-out likelihood: one certain error must not decide alone."""
 
 
 FIXED_CANDIDATES = {
@@ -57,10 +57,10 @@ CHOICE_COLUMNS = ["method", "weights", *WEIGHT_COLUMNS, "held_out", "held_out_gi
 
 
 def candidates(log: IncentiveLog) -> dict[str, CellWeights]:
-    """Loss weights to choose from, by name.
+    """List the loss weights to choose from, by name.
 
-    "CF-MTL" and "CF-MTL-v1" are the published ones; "equal" weighs all cells alike; "rare cells" weighs a
-    cell by the inverse of its share in the log; "untreated" and "treated" weigh one arm five times.
+    "CF-MTL" and "CF-MTL-v1" are the published ones. "equal" weighs all cells alike. "rare cells" weighs a
+    cell by the inverse of its share in the log. "untreated" and "treated" weigh one arm five times.
     """
     share = np.bincount(log.cell, minlength=len(CELLS)) / len(log)
     rarity = 1 / np.maximum(share, 1e-3)
@@ -68,21 +68,22 @@ def candidates(log: IncentiveLog) -> dict[str, CellWeights]:
 
 
 def held_out_log_likelihood(model: CFMTL, log: IncentiveLog) -> tuple[float, float]:
-    """Mean log-likelihood a row of the observed cells, and of the cells given the arm.
+    """Compute the mean log-likelihood per row of the observed cells, and of the cells given the arm.
 
-    The first, log P(T, C, Y | x), uses the fitted propensity without its floor. Natural logarithm;
-    probabilities below 1e-6 count as 1e-6.
+    The first, log P(T, C, Y | x), uses the fitted propensity without its lower bound. Logarithms are natural.
+    Probabilities below 1e-6 count as 1e-6.
 
     Parameters
     ----------
     model : CFMTL
-        Fitted.
+        Fitted model.
     log : IncentiveLog
-        Rows that it was not fitted to.
+        Rows that the model was not fitted to.
 
     Returns
     -------
     joint, given_arm : float
+        Mean log-likelihood per row of the cells, and of the cells given the arm.
     """
     given_arm = observed_cell_probability(model.predict_strata(log.x), log)
     g = model.predict_propensity(log.x)
@@ -94,7 +95,7 @@ def held_out_log_likelihood(model: CFMTL, log: IncentiveLog) -> tuple[float, flo
 
 
 def split_log(log: IncentiveLog, seed: int) -> tuple[IncentiveLog, IncentiveLog]:
-    """A log in two parts by lot: four fifths to fit, one fifth to judge by.
+    """Split a log at random into four fifths to fit and one fifth to judge by.
 
     Raises
     ------
@@ -111,13 +112,14 @@ def split_log(log: IncentiveLog, seed: int) -> tuple[IncentiveLog, IncentiveLog]
 
 
 def choose(study: Study, *, device: str, cache: FitCache) -> list[dict[str, Any]]:
-    """Fit every candidate of both forms of CF-MTL to a part of the log; judge it on the other part.
+    """Fit every candidate of both forms of CF-MTL to one part of the log and judge it on the other.
 
     Returns
     -------
     list of dict
-        method, weights (the candidate's name), the six weights, held_out and held_out_given_arm
-        (log-likelihoods a row), chosen: whether ``held_out`` is the largest of the method.
+        Keys ``method``, ``weights`` (the candidate's name), the six weights, ``held_out`` and
+        ``held_out_given_arm`` (log-likelihoods per row), and ``chosen``: whether ``held_out`` is the largest
+        of the method.
     """
     fitted_to, judged_on = split_log(study.train, study.seed)
     part = replace(study, train=fitted_to)
@@ -146,29 +148,29 @@ def chosen_weights(
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
-    """CF-MTL and CF-MTL-v1 with loss weights chosen on held-out cells.
+    """Fit CF-MTL and CF-MTL-v1 with loss weights chosen on held-out cells.
 
-    The choice is made on the log of seed 0 of each labelling and construction, and holds for all of its
-    seeds: a choice for each seed would fit many networks more, for the logs differ by chance only.
+    The choice is made on the log of seed 0 of each labelling and construction, and holds for all seeds. A
+    choice for each seed would need many more fits, and the logs differ by chance only.
 
     Parameters
     ----------
     dataset, **settings
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/loss_weights.csv`` (the candidates and their likelihoods),
-        ``loss_weights_rewards.csv`` and the provenance of each.
+        Folder for ``<dataset>/loss_weights.csv`` (the candidates and their likelihoods),
+        ``<dataset>/loss_weights_rewards.csv`` and the provenance of each. Nothing is written if left out.
 
     Returns
     -------
     DataFrame
-        Columns of Table 4 and weights, the name of the chosen candidate.
-        ``attrs["choice"]`` holds the candidates, ``attrs["provenance"]`` says where it comes from.
+        Columns of Table 4 and ``weights``, the name of the chosen candidate.
+        ``attrs["choice"]`` holds the candidates, ``attrs["provenance"]`` the provenance.
 
     Raises
     ------
     UnknownNameError, InputError, RatingsError, StudyError
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        If settings or data are refused, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
     chosen = settings_of(dataset, settings, labelling="text")
     choice = run_studies(

@@ -1,4 +1,4 @@
-"""The numbers that the reproduction report prints, and ours beside them."""
+"""Numbers that the reproduction report prints, and ours beside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ V1 = "CF-MTL-v1"
 
 
 def printed_from(method: str) -> str:
-    """Construction on whose data the printed row of a method was measured.
+    """Name the construction on whose data the printed row of a method was measured.
+
+    "authors" builds the semi-synthetic data with the losses of the authors' code, "document" with those of
+    the reproduction report.
 
     The report prints the row of its own change, CF-MTL-v1, on other data than the other eight rows.
 
@@ -27,25 +30,25 @@ _TABLES = files("cfmtl_lib.experiments.paper") / "reported_tables"
 
 
 def reported_table4() -> pd.DataFrame:
-    """Table 4 as printed, long form.
+    """Return Table 4 as printed, in long form.
 
     Returns
     -------
     DataFrame
-        54 rows: scenario, dataset, method, positive, negative, neutral, reward.
+        54 rows; columns ``scenario, dataset, method, positive, negative, neutral, reward``.
     """
     with (_TABLES / "table4.csv").open(encoding="utf-8") as stream:
         return pd.read_csv(stream)
 
 
 def reported_table5_6() -> pd.DataFrame:
-    """Tables 5 and 6 as printed, long form.
+    """Return Tables 5 and 6 as printed, in long form.
 
     Returns
     -------
     DataFrame
-        16 rows: dataset, scenario, keeps_001, keeps_000, reward. All are of CF-MTL-v1, which the report calls
-        CF-MTL there.
+        16 rows; columns ``dataset, scenario, keeps_001, keeps_000, reward``. All are of CF-MTL-v1, which the
+        report calls CF-MTL there.
     """
     with (_TABLES / "table5_6.csv").open(encoding="utf-8") as stream:
         wide = pd.read_csv(stream).rename(
@@ -61,23 +64,22 @@ def reported_table5_6() -> pd.DataFrame:
 
 
 def compare_ablations(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Mean reward of CF-MTL-v1 without loss terms beside the printed one.
+    """Compare the mean reward of CF-MTL-v1 without loss terms with the printed one.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`~cfmtl_lib.experiments.paper.tables.table5_6`. Rows of labelling "code" and construction
-        "document" are
-        compared: the printed rows come from there.
+        Table that :func:`~cfmtl_lib.experiments.paper.tables.table5_6` returns. Rows of labelling "code" and
+        construction "document" are compared, because the printed rows come from there.
     dataset : str
         "ml-1m" (Table 6) or "yelp" (Table 5).
 
     Returns
     -------
     DataFrame
-        Index (scenario, keeps_001, keeps_000), in the order of print; columns reported, mean, sd, seeds,
-        lowest, highest (over seeds), difference, percent (of the reported value). Empty where nothing is
-        printed.
+        Index (scenario, keeps_001, keeps_000), in the order of print. Columns ``reported``, ``mean``,
+        ``sd``, ``seeds``, ``lowest``, ``highest`` (over seeds), ``difference``, ``percent`` (of the reported
+        value). Empty where nothing is printed.
     """
     keys = ["scenario", "keeps_001", "keeps_000"]
     ours = table.query("labelling == 'code' and construction == 'document' and method == @V1")
@@ -91,7 +93,7 @@ def compare_ablations(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def paired_differences(table: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
-    """Differences of rewards between two methods on the same studies, over seeds.
+    """Estimate differences of rewards between two methods on the same studies, over seeds.
 
     Two methods of one seed share data and chance, so the standard error of their difference is smaller than
     their two standard deviations suggest.
@@ -99,15 +101,16 @@ def paired_differences(table: pd.DataFrame, baselines: Mapping[str, str]) -> pd.
     Parameters
     ----------
     table : DataFrame
-        From :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Table that :func:`~cfmtl_lib.experiments.paper.tables.table4` returns.
     baselines : mapping of str to str
-        Method to the one that it is held against.
+        Baseline to compare each method with, by method.
 
     Returns
     -------
     DataFrame
-        Index (labelling, construction, scenario, method); columns baseline, difference (mean over seeds),
-        se (of that mean; NaN for one seed), seeds, wins (seeds in which the method earns more).
+        Index (labelling, construction, scenario, method). Columns ``baseline``, ``difference`` (mean over
+        seeds), ``se`` (standard error of that mean; NaN for one seed), ``seeds``, ``wins`` (number of seeds
+        in which the method earns more).
     """
     study = ["labelling", "construction", "scenario"]
     wide = table.pivot(index=[*study, "seed"], columns="method", values="reward")
@@ -128,21 +131,22 @@ def paired_differences(table: pd.DataFrame, baselines: Mapping[str, str]) -> pd.
 
 
 def lead_of_v1(table: pd.DataFrame) -> pd.DataFrame:
-    """Split the printed lead of CF-MTL-v1 over CF-MTL into what the data give and what the method gives.
+    """Split the printed lead of CF-MTL-v1 over CF-MTL into the parts of the data and of the method.
 
-    The printed lead is v1 on construction "document" less CF-MTL on construction "authors". In between stands
-    either CF-MTL on "document" (data first) or v1 on "authors" (method first); both splits are given.
+    The printed lead is v1 on construction "document" less CF-MTL on construction "authors". The split goes
+    through either CF-MTL on "document" (data first) or v1 on "authors" (method first). Both are given.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`~cfmtl_lib.experiments.paper.tables.table4`, with both constructions.
+        Table that :func:`~cfmtl_lib.experiments.paper.tables.table4` returns, with both constructions.
 
     Returns
     -------
     DataFrame
-        Index (labelling, scenario, part), parts "lead", "data (CF-MTL on both)", "method (on document)",
-        "data (v1 on both)", "method (on authors)"; columns mean, se (over seeds), seeds.
+        Index (labelling, scenario, part). Parts are "lead", "data (CF-MTL on both)", "method (on document)",
+        "data (v1 on both)", "method (on authors)". Columns ``mean``, ``se`` (standard error over seeds),
+        ``seeds``.
     """
     rows = table[table["method"].isin([V1, "CF-MTL"])]
     wide = rows.pivot(
@@ -164,18 +168,18 @@ def lead_of_v1(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Reward over seeds.
+    """Summarise rewards over seeds.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Table that :func:`~cfmtl_lib.experiments.paper.tables.table4` returns.
 
     Returns
     -------
     DataFrame
-        Index (labelling, construction, scenario, method), in the order of the table; columns mean, sd
-        (over seeds; NaN for one seed), seeds.
+        Index (labelling, construction, scenario, method), in the order of the table. Columns ``mean``, ``sd``
+        (over seeds; NaN for one seed), ``seeds``.
     """
     keys = ["labelling", "construction", "scenario", "method"]
     statistics = table.groupby(keys, sort=False)["reward"].agg(["mean", "std", "count"])
@@ -183,22 +187,21 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_with_reported(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Mean reward beside the printed one, each method on the construction it was printed from.
+    """Compare each mean reward with the printed one, on the construction that it was printed from.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`~cfmtl_lib.experiments.paper.tables.table4`. Only its rows of labelling "code" are
-        compared: the
-        printed table follows that rule.
+        Table that :func:`~cfmtl_lib.experiments.paper.tables.table4` returns. Only its rows of labelling
+        "code" are compared, because the printed table follows the labelling rule of the authors' code.
     dataset : str
         "ml-1m", "yelp" or "kuairec".
 
     Returns
     -------
     DataFrame
-        Index (scenario, method), in the order of print; columns reported, mean, sd, seeds, difference,
-        percent (of the reported value). Empty where there is nothing to compare.
+        Index (scenario, method), in the order of print. Columns ``reported``, ``mean``, ``sd``, ``seeds``,
+        ``difference``, ``percent`` (of the reported value). Empty where there is nothing to compare.
     """
     ours = table[
         (table["labelling"] == "code") & (table["construction"] == table["method"].map(printed_from))
@@ -212,19 +215,19 @@ def compare_with_reported(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def comparison_table(comparison: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """A comparison as readers see it: reference, mean and sd over seeds, difference.
+    """Format a comparison for readers: reference, mean and sd over seeds, difference.
 
     Parameters
     ----------
     comparison : DataFrame
-        Index (scenario, method); columns mean, sd and the one that ``reference`` names.
+        Index (scenario, method); columns ``mean``, ``sd`` and the one that ``reference`` names.
     reference : str
-        E.g. "reported".
+        Name of the reference column, e.g. "reported".
 
     Returns
     -------
     DataFrame of str
-        Index method; columns (scenario, what).
+        Index method; columns (scenario, quantity).
 
     Examples
     --------

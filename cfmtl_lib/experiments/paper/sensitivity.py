@@ -1,4 +1,4 @@
-"""How the ranking of methods depends on budget and cost: curves from predictions, nothing is fitted again."""
+"""Ranking of the methods over budgets and costs: curves from predictions, without new fits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUDGETS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 COSTS = tuple(round(0.1 * step, 1) for step in range(11))
 
 SURFACE_METHODS = ("CF-MTL-v1", "CF-MTL", "CF-IPS", "IPS", "IPS-net", "Naive", "Random", "Oracle")
-"""Methods whose rewards are laid out over budget *and* cost."""
+"""Methods whose rewards are computed over budget *and* cost."""
 
 _POINT = ["dataset", "labelling", "construction", "scenario", "curve", "value"]
 _SURFACE_POINT = ["dataset", "labelling", "construction", "scenario", "method", "cost", "budget"]
@@ -43,28 +43,30 @@ def sensitivity(
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
-    """Rewards of the rows of Table 4 over budgets (published cost) and over costs (published budget).
+    """Compute rewards of the rows of Table 4 over budgets and over costs.
 
-    Every predicted reward is affine in the cost, so that two predictions a method give all of its curves.
+    Budgets vary at the published cost, costs at the published budget. Every predicted reward is affine in
+    the cost. So two predictions per method give all of its curves.
 
     Parameters
     ----------
     dataset, **settings
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/sensitivity.csv`` and its provenance.
+        Folder for ``<dataset>/sensitivity.csv`` and its provenance. Nothing is written if left out.
 
     Returns
     -------
     DataFrame
-        dataset, labelling, construction, scenario, curve ("budget" or "cost"), value, method; over seeds:
-        mean and sd of the reward (sd NaN for one seed), seeds, and best: the share of seeds in which no
-        other fitted method earns more. ``attrs["provenance"]`` says where it comes from.
+        Columns ``dataset, labelling, construction, scenario``, ``curve`` ("budget" or "cost"), ``value`` and
+        ``method``. Over seeds: ``mean`` and ``sd`` of the reward (sd NaN for one seed), ``seeds`` and
+        ``best``. ``best`` is the share of seeds in which no other fitted method earns more.
+        ``attrs["provenance"]`` holds the provenance.
 
     Raises
     ------
     UnknownNameError, InputError, RatingsError, StudyError
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        If settings or data are refused, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
     chosen = settings_of(dataset, settings)
     run = run_studies(
@@ -87,25 +89,26 @@ def reward_surface(
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
-    """Rewards of :data:`SURFACE_METHODS` at every pair of a budget and a cost.
+    """Compute rewards of :data:`SURFACE_METHODS` at every pair of a budget and a cost.
 
     Parameters
     ----------
     dataset, **settings
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/reward_surface.csv`` and its provenance.
+        Folder for ``<dataset>/reward_surface.csv`` and its provenance. Nothing is written if left out.
 
     Returns
     -------
     DataFrame
-        dataset, labelling, construction, scenario, method, cost, budget; over seeds: mean and sd of the
-        reward (conversions; sd NaN for one seed), seeds. ``attrs["provenance"]`` says where it comes from.
+        Columns ``dataset, labelling, construction, scenario, method, cost, budget``. Over seeds: ``mean``
+        and ``sd`` of the reward (conversions; sd NaN for one seed), ``seeds``. ``attrs["provenance"]`` holds
+        the provenance.
 
     Raises
     ------
     UnknownNameError, InputError, RatingsError, StudyError
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        If settings or data are refused, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
     chosen = settings_of(dataset, settings)
     run = run_studies(
@@ -126,7 +129,7 @@ def reward_surface(
 
 
 def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
-    """Mean, sd and seeds of the rewards at each point of each curve, and how often a method is the best."""
+    """Summarise the rewards at each point of each curve, with the share of seeds in which a method is best."""
     fitted = ~points["method"].isin(YARDSTICKS)
     best = points[fitted].groupby([*_POINT, "seed"])["reward"].transform("max")
     points = points.assign(best=points["reward"].eq(best).astype(float).where(fitted))
@@ -139,7 +142,7 @@ def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
 def rewards_by_budget(
     predicted: NDArray[np.float64], study: Study, scenario: str, cost: float = PAPER.cost
 ) -> NDArray[np.float64]:
-    """Reward at each of :data:`BUDGETS` of the policy that ranks test pairs by a prediction; shape (20,)."""
+    """Compute the reward at each of :data:`BUDGETS` of ranking test pairs by a prediction; shape (20,)."""
     order = np.argsort(-predicted, kind="stable")
     earned = np.concatenate([[0.0], np.cumsum(stratum_rewards(scenario, cost)[study.test.stratum[order]])])
     n_wanted = int((predicted > 0).sum())
@@ -153,7 +156,7 @@ def rewards_by_cost(
     scenario: str,
     budget: float = PAPER.budget,
 ) -> NDArray[np.float64]:
-    """Reward at each of :data:`COSTS`, from the predictions at cost 0 and at cost 1; shape (11,)."""
+    """Compute the reward at each of :data:`COSTS` from predictions at cost 0 and cost 1; shape (11,)."""
     rewards = []
     for cost in COSTS:
         treat = allocate(at_zero + cost * (at_one - at_zero), budget)
@@ -204,7 +207,7 @@ def _surface(context: StudyContext) -> TableRows:
 def _at_zero_and_one(
     name: str, models: Mapping[str, LogEstimator], study: Study, scenario: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Predicted rewards of the test pairs at cost 0 and at cost 1: all other costs lie on the line."""
+    """Predict rewards of the test pairs at costs 0 and 1; rewards are linear in between."""
     at_zero, at_one = (
         models[name].predict_reward(study.test.x, scenario, cost)
         if name in models

@@ -1,4 +1,4 @@
-"""The published tables as data: which methods, which settings, which seeds."""
+"""The published tables as data: methods, settings and seeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import STRATA
 
 YARDSTICKS = ("Oracle", "Random")
-"""Rows that nothing is fitted for: a policy that knows every stratum, and one that draws pairs by lot."""
+"""Rows without a fit: a policy that knows every stratum, and one that draws pairs at random."""
 
 ROWS_OF_TABLE4 = (*METHODS, *NET_METHODS, *YARDSTICKS)
 
@@ -42,30 +42,33 @@ def table4(
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
-    """Table 4: whom each method treats under the budget, and what that earns on test pairs of known strata.
+    """Compute Table 4: whom each method treats under the budget, and the reward on the test pairs.
 
-    Both scenarios come from one set of fits; the moments that methods have in common are fitted once.
-    Cost and budget are the published 0.4 and 0.4. Below the nine printed methods stand the uplift models
-    that charge the cost on take-up, and two yardsticks: a policy that knows every stratum, a policy by lot.
+    The strata of the test pairs are known. Both scenarios come from one set of fits, and moments that
+    methods have in common are fitted once. Cost and budget are the published 0.4 and 0.4. Below the nine
+    printed methods stand uplift models that charge the cost on take-up. Two references follow: a policy that
+    knows every stratum, and a random policy.
 
     Parameters
     ----------
     dataset : str or StudySettings
-        "simulated", a name of the catalog, or a path to a ratings table; or all settings at once.
+        "simulated", a name in the catalog, or a path to a ratings table; or all settings at once.
     methods : sequence of str, optional
         Names from :data:`ROWS_OF_TABLE4`; all if left out.
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/table4.csv``, ``table4_treated.csv`` (treated pairs by stratum) and
-        the provenance of each. Nothing is written before all rows are there and checked.
+        Folder for ``<dataset>/table4.csv``, ``<dataset>/table4_treated.csv`` (treated pairs by stratum) and
+        the provenance of each. Nothing is written before all rows are computed and checked.
     **settings
-        data_dir, labelling, construction, seeds, device, n_jobs, fits_dir and progress, as in
-        :class:`~cfmtl_lib.experiments.studies.StudySettings`. Each seed is a new construction and new fits.
+        Fields of :class:`~cfmtl_lib.experiments.studies.StudySettings`: ``data_dir``, ``labelling`` (rule
+        of the strata: the authors' "code" or the paper's "text"), ``construction`` (losses that build the
+        data: those of the "authors" or of the report, "document"), ``seeds``, ``device``, ``n_jobs``,
+        ``fits_dir`` and ``progress``. Each seed is a new construction and new fits.
 
     Returns
     -------
     DataFrame
-        Long form: dataset, labelling, construction, scenario, method, seed, positive, negative, neutral,
-        reward. ``attrs["provenance"]`` says where it comes from.
+        Long form: ``dataset, labelling, construction, scenario, method, seed, positive, negative, neutral,
+        reward``. ``attrs["provenance"]`` holds the provenance.
 
     Raises
     ------
@@ -118,30 +121,30 @@ def table5_6(
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
-    """Tables 5 and 6: CF-MTL without the loss terms of the untreated cells, each and both.
+    """Compute Tables 5 and 6: CF-MTL without either or both loss terms of the untreated cells.
 
     "L_001" is the term of the cell (T, C, Y) = (0, 0, 1), "L_000" that of (0, 0, 0). Without both, coupon
-    buyers and always buyers appear in the loss only as their sum, and are not identified apart.
+    buyers and always buyers appear in the loss only as their sum. Then they are not identified separately.
 
     Parameters
     ----------
     dataset, **settings
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     methods : sequence of str
-        "CF-MTL-v1", whose rows are printed, and "CF-MTL".
+        Names of the methods: "CF-MTL-v1", whose rows are printed, and "CF-MTL".
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/table5_6.csv`` and its provenance.
+        Folder for ``<dataset>/table5_6.csv`` and its provenance. Nothing is written if left out.
 
     Returns
     -------
     DataFrame
-        Long form: dataset, labelling, construction, scenario, method, keeps_001, keeps_000, seed, positive,
-        negative, neutral, reward. ``attrs["provenance"]`` says where it comes from.
+        Long form: ``dataset, labelling, construction, scenario, method, keeps_001, keeps_000, seed, positive,
+        negative, neutral, reward``. ``attrs["provenance"]`` holds the provenance.
 
     Raises
     ------
     UnknownNameError, InputError, RatingsError, StudyError
-        As in :func:`table4`.
+        If settings or data are refused, as in :func:`table4`.
     """
     known = tuple(dict.fromkeys(row.method for row in ABLATIONS.values()))
     methods = [check_choice("method", name, known) for name in methods]
@@ -185,19 +188,21 @@ def table5_6(
 
 
 def yardstick(name: str, study: Study, scenario: str, cost: float) -> NDArray[np.float64]:
-    """Rewards by which the rows of :data:`YARDSTICKS` rank test pairs; shape (n_test,)."""
+    """Compute the rewards by which the policy "Oracle" or "Random" ranks test pairs; shape (n_test,)."""
     if check_choice("yardstick", name, YARDSTICKS) == "Oracle":
         return stratum_rewards(scenario, cost)[study.test.stratum]
     return np.random.default_rng([study.seed, 2]).random(len(study.test))
 
 
 def true_probability_rewards(study: Study) -> pd.DataFrame:
-    """What a policy earns that knows the strata probabilities of a simulation: the ceiling for any method.
+    """Compute the reward of a policy that knows the true strata probabilities of a simulation.
+
+    No method can expect to earn more.
 
     Returns
     -------
     DataFrame
-        One row a scenario: scenario, positive, negative, neutral, reward.
+        One row for each scenario; columns ``scenario, positive, negative, neutral, reward``.
 
     Raises
     ------
@@ -215,14 +220,14 @@ def true_probability_rewards(study: Study) -> pd.DataFrame:
 
 
 def checked_counts(treat: NDArray[np.bool_], study: Study, scenario: str) -> dict[str, Any]:
-    """Columns of a row: whom a policy treated, and what that earned."""
+    """Count whom a policy treated and what that earned, and check the counts."""
     row = count_outcomes(treat, study.test.stratum, scenario, PAPER.cost)._asdict()
     _check_row(row, len(study.test))
     return row
 
 
 def _check_row(row: dict[str, Any], n_pairs: int) -> None:
-    """Invariants of every published row; a violation is a bug, not bad input."""
+    """Check the invariants of a published row; a violation is a bug, not bad input."""
     n_treated = row["positive"] + row["negative"] + row["neutral"]
     if n_treated > treatable(n_pairs, PAPER.budget):
         raise AssertionError(f"{n_treated} treated of {n_pairs} break the budget {PAPER.budget}: {row}")
