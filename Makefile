@@ -47,6 +47,8 @@ test: $(STAMP)
 	@echo "Checking style (ruff)."
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@echo "Checking words and the width of code in notebooks."
+	@$(BIN)/python .ci/lint_text.py
 	@echo "Checking types (mypy)."
 	@$(BIN)/mypy
 	@echo "Running the tests and the examples of the docstrings (pytest)."

@@ -1,4 +1,4 @@
-"""CF-MTL by several processes that torchrun starts, against one: the same losses, and how many seconds.
+"""Losses and seconds of CF-MTL by several processes that torchrun starts, against one process.
 
     torchrun --nproc-per-node 2 benchmarks/data_parallel.py --results-dir results
 
@@ -33,7 +33,7 @@ EPOCHS = 3
 
 
 def fit(log: cf.IncentiveLog, engine: str, parametrisation: str, seed: int) -> dict[str, Any]:
-    """Seconds of an epoch, and the loss of each."""
+    """Measure the seconds of an epoch and the loss of each."""
     config = replace(
         PAPER.joint,
         max_epochs=EPOCHS,

@@ -1,13 +1,14 @@
-"""For the owner of a GPU: whether it computes what the CPU computes, and how fast.
+"""Comparison of a GPU with the CPU, for its owner: equal results, and time.
 
     python benchmarks/gpu.py                 # the first CUDA device
     python benchmarks/gpu.py --device cpu    # tries the script itself, where there is no GPU
 
-1. Equality. Every network is trained for some steps on the CPU and on the device, in float64, from the same
-   initial values on the same batches. Losses and parameters must agree to 1e-7: exit code 1 if they do not.
-2. Time of an epoch in float32, by batch size, CPU (the path a user gets there) and device.
-3. Mixed precision (bfloat16 autocast): its losses beside those of float32. It is offered by no option of the
-   library; this says whether it would be safe here.
+1. Equality. Every network is trained for some steps on the CPU and on the device, in float64. Both start
+   from the same initial values and see the same batches. Losses and parameters must agree to 1e-7: exit
+   code 1 if they do not.
+2. Time of an epoch in float32, by batch size, on the CPU (the path a user gets there) and on the device.
+3. Mixed precision (bfloat16 autocast): its losses beside those of float32. No option of the library offers
+   it; this says whether it would be safe here.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class SameBatches:
     def epoch(
         self, batch_size: int, keep_last_batch: bool, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, ...]]:
-        """One chunk."""
+        """Yield the rows as one chunk."""
         order = np.random.default_rng([self.seed, self.n_epochs]).permutation(len(self))
         self.n_epochs += 1
         n_used = len(self) if keep_last_batch else len(self) // batch_size * batch_size
@@ -64,7 +65,7 @@ class SameBatches:
 
 
 def network_of(kind: str, sizes: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Any:
-    """A network with initial values drawn on the CPU."""
+    """Make a network with initial values drawn on the CPU."""
     config = FitConfig(parametrisation="additive" if kind.endswith("additive") else "embeddings")
     generator = derive_generator(0, kind.split(",")[0], resolve_device("cpu"))
 
@@ -92,7 +93,7 @@ def network_of(kind: str, sizes: tuple[int, int], dtype: torch.dtype, device: to
 
 
 def columns_of(kind: str, n: int, sizes: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Rows on the CPU."""
+    """Draw rows on the CPU."""
     rng = np.random.default_rng(0)
     user, item = (torch.from_numpy(rng.integers(0, size, n)) for size in sizes)
     if kind.startswith("CF-MTL"):
@@ -109,10 +110,10 @@ def fit(
     low_precision: bool = False,
     same_batches: bool = True,
 ) -> tuple[list[float], list[Tensor], float]:
-    """Losses, parameters on the CPU, and seconds of an epoch.
+    """Fit a network; return its losses, its parameters on the CPU and the seconds of an epoch.
 
-    With the same batches on every device rows travel to it in each epoch; without, as users have it, they are
-    there and shuffled there.
+    With ``same_batches`` the rows are copied to the device in each epoch. Without, as users have it, they
+    are stored and shuffled on the device.
     """
     sizes = (options.users, options.items)
     network = network_of(kind, sizes, dtype, device)
@@ -140,7 +141,7 @@ def fit(
 
 
 def equality(device: torch.device, options: argparse.Namespace) -> pd.DataFrame:
-    """Largest relative differences in float64 between CPU and device."""
+    """Find the largest relative differences in float64 between CPU and device."""
     config = FitConfig(engine="torch", max_epochs=3, tolerance=0.0, patience=99, batch_size=options.batch)
     rows = []
     for kind in KINDS:
@@ -158,7 +159,7 @@ def equality(device: torch.device, options: argparse.Namespace) -> pd.DataFrame:
 
 
 def timing(device: torch.device, options: argparse.Namespace) -> pd.DataFrame:
-    """Seconds of an epoch in float32 by batch size, CPU and device; the better of two."""
+    """Measure seconds of an epoch in float32 by batch size, CPU and device; the better of two."""
     rows = []
     for kind in KINDS:
         for batch_size in (options.batch, 8 * options.batch):
@@ -177,7 +178,7 @@ def timing(device: torch.device, options: argparse.Namespace) -> pd.DataFrame:
 
 
 def low_precision(device: torch.device, options: argparse.Namespace) -> pd.DataFrame:
-    """Losses of mixed precision beside those of float32, on the device."""
+    """Compare losses of mixed precision with those of float32, on the device."""
     config = FitConfig(engine="torch", max_epochs=3, tolerance=0.0, patience=99, batch_size=options.batch)
     rows = []
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: clocks, peak memory, processes of their own, made-up ratings."""
+"""Shared parts of the benchmarks: clocks, peak memory, separate processes, simulated ratings."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SIMULATED = "simulated-ratings"
 
 
 def say(line: str) -> None:
-    """One line of progress on stderr."""
+    """Print one line of progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def peak_memory_gb() -> float:
-    """Largest resident memory of this process so far, in 10^9 bytes."""
+    """Return the largest resident memory of this process so far, in 10^9 bytes."""
     import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
@@ -42,16 +42,16 @@ def peak_memory_gb() -> float:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Wall time of a call."""
+    """Measure the wall time of a call, in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def run_in_process(script: str, arguments: Sequence[str], part: str) -> dict[str, Any]:
-    """What ``script --only part`` prints as JSON, run in a process of its own.
+    """Run ``script --only part`` in a separate process and return the JSON that it prints.
 
-    A process starts with the peak of the one that started it, so the one that calls this must stay small.
+    A process starts with the peak memory of the one that started it. So the calling process must stay small.
     """
     done = subprocess.run(
         [sys.executable, str(Path(script).resolve()), *arguments, "--only", part],
@@ -66,7 +66,7 @@ def run_in_process(script: str, arguments: Sequence[str], part: str) -> dict[str
 def simulated_ratings(
     n_users: int = 120, n_items: int = 110, n_ratings: int = 6600, seed: int = 0
 ) -> Ratings:
-    """A small table of stars that users and items explain in part, for trials of the benchmarks."""
+    """Simulate a small table of ratings, explained in part by users and items, to try the benchmarks."""
     rng = np.random.default_rng([seed, 2])
     codes = rng.choice(n_users * n_items, size=n_ratings, replace=False)
     user, item = np.divmod(codes, n_items)
@@ -76,9 +76,9 @@ def simulated_ratings(
 
 
 def load_kernels() -> float:
-    """Let numba compile its kernels, or load those that it kept; returns the seconds that took.
+    """Let numba compile its kernels or load them from its cache; return the seconds that took.
 
-    It is done once in a process, and compiling once on a machine: no part of a fit's time.
+    Loading is done once in a process, and compiling once on a machine. Neither is part of a fit's time.
     """
     protocol = replace(
         PAPER,
@@ -101,14 +101,14 @@ def load_kernels() -> float:
 
 
 def ratings_of(options: argparse.Namespace) -> Ratings:
-    """The ratings that the options of a command name."""
+    """Load the ratings that the options of a command name."""
     if options.dataset == SIMULATED:
         return simulated_ratings(seed=options.seed)
     return load_ratings(options.dataset, options.data_dir, seed=options.seed)
 
 
 def public_command(script: str, options: argparse.Namespace, *more: str) -> str:
-    """The command that makes the numbers again, without the paths of this machine."""
+    """Write the command that makes the numbers again, without the paths of this machine."""
     folder = ["--data-dir PATH"] if options.data_dir is not None else []
     words = [
         f"python benchmarks/{Path(script).name} --dataset {public_name(options.dataset)}",
@@ -121,12 +121,12 @@ def public_command(script: str, options: argparse.Namespace, *more: str) -> str:
 
 
 def public_name(dataset: str) -> str:
-    """The dataset's name, or PATH for a path."""
+    """Give the dataset's name, or PATH for a path."""
     return dataset if dataset in (*CATALOG, SIMULATED) else "PATH"
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, from the command line."""
+    """Read a whole number of at least 1 from the command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, found {text}")
@@ -134,7 +134,7 @@ def positive(text: str) -> int:
 
 
 def parser_of(description: str, *, rounds: int) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+    """Make a parser with the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description)
     names = ", ".join((*CATALOG, SIMULATED))
     parser.add_argument("--dataset", default="ml-1m", help=f"{names}, or the path of a ratings table")

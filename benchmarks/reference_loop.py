@@ -1,13 +1,18 @@
-"""REFERENCE: the published experiment in its plain form, to measure the library against. Not for use.
+"""REFERENCE: the published experiment in its plain form, as a baseline for the library. Not for use.
 
-One study and nine methods for one scenario (coupon), as such experiments are usually written: embedding
-modules, concatenated embeddings and a linear layer, numpy index arrays shuffled every epoch and turned into
-tensors batch by batch, an unfused Adam, one ``loss.item()`` a step, every users x items pair enumerated
-to find the unobserved ones, predictions for a whole data set at once. It shares no code with the library but
-the type of its input. Construction "authors", labelling "code".
+One study and nine methods for one scenario (coupon), as such experiments are usually written:
 
-A fit that several methods use is made once, as in the library, so that a ratio of times compares how things
-are computed and not how often.
+- embedding modules, concatenated embeddings and a linear layer;
+- numpy index arrays, shuffled every epoch and turned into tensors batch by batch;
+- an unfused Adam, and one ``loss.item()`` a step;
+- every users x items pair enumerated to find the unobserved ones;
+- predictions for a whole data set at once.
+
+It shares no code with the library but the type of its input. Its data are built as the authors' code does:
+with its losses (construction "authors") and its choice of halves for the strata (labelling "code").
+
+A fit that several methods use is made once, as in the library. So a ratio of times compares how things are
+computed and not how often.
 """
 
 from __future__ import annotations
@@ -52,7 +57,7 @@ class PlainNCF(nn.Module):
         self.linear = nn.Linear(2 * k, n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of pairs x, shape (n, 2)."""
+        """Compute the logits of pairs x, shape (n, 2)."""
         z = torch.cat([self.user(x[:, 0]), self.item(x[:, 1])], dim=1)
         out: Tensor = self.linear(z)
         return out.squeeze(1)
@@ -67,17 +72,17 @@ class PlainMF(nn.Module):
         self.item = nn.Embedding(n_items, k)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of pairs x, shape (n,)."""
+        """Compute the logits of pairs x, shape (n,)."""
         return torch.sum(self.user(x[:, 0]) * self.item(x[:, 1]), dim=1)
 
 
 def squared_error(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of the predicted probability."""
+    """Compute the mean squared error of the predicted probability."""
     return F.mse_loss(torch.sigmoid(network(x)), target)
 
 
 def cross_entropy(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the predicted probability."""
+    """Compute the mean binary cross-entropy of the predicted probability."""
     return F.binary_cross_entropy(torch.sigmoid(network(x)), target)
 
 
@@ -90,7 +95,7 @@ def cell_loss(
     propensity_weight: float,
     floor: float = 0.1,
 ) -> Tensor:
-    """The six summed cross-entropies of CF-MTL on a batch (x, t, c, y), and its propensity loss."""
+    """Compute CF-MTL's six summed cross-entropies on a batch (x, t, c, y), and its propensity loss."""
     x, t, c, y = batch
     f = torch.softmax(strata(x), dim=1)
     g = torch.clip(torch.sigmoid(propensity(x)), floor, 1)
@@ -119,7 +124,7 @@ def fit(
     tolerance: float = 1e-4,
     max_epochs: int = 1000,
 ) -> list[float]:
-    """Minimise ``loss_of(*batch of columns)`` by Adam; returns the loss of each epoch, summed over steps."""
+    """Minimise ``loss_of(*batch of columns)`` by Adam; return the loss of each epoch, summed over steps."""
     optimiser = torch.optim.Adam(
         network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, foreach=False, fused=False
     )
@@ -147,7 +152,7 @@ def fit(
 
 
 def predict(network: nn.Module, x: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Probability of all pairs x at once: shape (n,), or (n, m) for m > 1 outputs."""
+    """Predict the probability of all pairs x at once: shape (n,), or (n, m) for m > 1 outputs."""
     with torch.no_grad():
         logits = network(torch.from_numpy(x))
         p: NDArray[np.float32] = (torch.sigmoid(logits) if logits.ndim == 1 else logits.softmax(1)).numpy()
@@ -170,16 +175,16 @@ class PlainStudy:
 
 @dataclass
 class ReferenceRun:
-    """What a run took and found.
+    """Times and results of a run.
 
     Attributes
     ----------
     seconds : dict of str to float
-        Of the stages "construction" and "methods".
+        Seconds of the stages "construction" and "methods".
     rewards : dict of str to float
         Reward of each method on the test pairs, coupon scenario.
     epochs : dict of str to int
-        Of each fit.
+        Number of epochs of each fit.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -221,14 +226,14 @@ def construct(
 
 
 def unrated_by_mask(ratings: Ratings) -> NDArray[np.int64]:
-    """All pairs without a rating, from a table of users x items: as plain as numpy has it."""
+    """Find all pairs without a rating by a table of users x items, the plain way in numpy."""
     is_rated = np.zeros((ratings.n_users, ratings.n_items), dtype=bool)
     is_rated[ratings.user, ratings.item] = True
     return np.argwhere(~is_rated)
 
 
 def unrated_by_lists(ratings: Ratings) -> NDArray[np.int64]:
-    """The same from a list of all pairs, as the public code of this field often has it."""
+    """Find the same pairs by a list of all pairs, as public code of this field often does."""
     rated = set(map(tuple, ratings.pairs.tolist()))
     all_pairs = [(user, item) for user in range(ratings.n_users) for item in range(ratings.n_items)]
     return np.array([pair for pair in all_pairs if pair not in rated])
@@ -241,7 +246,7 @@ def label_and_split(
     rng: np.random.Generator,
     unrated_of: Callable[[Ratings], NDArray[np.int64]] = unrated_by_mask,
 ) -> PlainStudy:
-    """The construction once its two networks are fitted."""
+    """Construct the study once its two networks are fitted."""
     n_users, n_items = ratings.n_users, ratings.n_items
     rated, outcome = ratings.pairs, ratings.outcome.astype(np.float32)
     unrated = unrated_of(ratings)
@@ -277,19 +282,19 @@ def _halves(ascending: NDArray, lower: int, upper: int) -> NDArray[np.int64]:
 
 
 def net_effect_reward(y0: NDArray, y1: NDArray) -> NDArray:
-    """What OR, IPS and DR rank by."""
+    """Compute the score by which OR, IPS and DR rank."""
     return (1 + COST) * (y1 - y0) - COST
 
 
 def plug_in_reward(y0: NDArray, y1: NDArray, c1: NDArray) -> NDArray:
-    """What CF-OR, CF-IPS and CF-DR rank by in the coupon scenario: p0101 - cost * p0111."""
+    """Compute the coupon score by which CF-OR, CF-IPS and CF-DR rank: p0101 - cost * p0111."""
     p0111 = y0 - (1 - c1) * y1
     p0101 = c1 * y1 - p0111
     return p0101 - COST * p0111
 
 
 def earned(predicted: NDArray, stratum: NDArray[np.int64]) -> float:
-    """Coupon reward of treating the best pairs under the budget."""
+    """Compute the coupon reward of treating the best pairs under the budget."""
     n_treated = min(int(BUDGET * len(predicted)), int((predicted > 0).sum()))
     return float(COUPON_REWARD[stratum[np.argsort(-predicted)[:n_treated]]].sum())
 
@@ -390,20 +395,20 @@ def run(
     on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> ReferenceRun:
-    """One study and the nine methods in the coupon scenario, on the CPU.
+    """Run one study and the nine methods in the coupon scenario, on the CPU.
 
     Parameters
     ----------
     ratings : Ratings
     seed : int
     max_epochs : int
-        Of every fit.
+        Most epochs of every fit.
     two_stage : bool
-        CF-MTL-v1 too, the ninth method, which is the reproduction report's.
+        True to fit CF-MTL-v1 too, the ninth method, which is the reproduction report's.
     on_stage : callable
-        Told the name of a stage and its seconds when it has ended.
+        Function called with the name of a stage and its seconds when the stage has ended.
     say : callable
-        Takes one line of progress.
+        Function that takes one line of progress.
 
     Returns
     -------

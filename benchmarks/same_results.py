@@ -1,8 +1,9 @@
-"""Whether a new run of Table 4 finds what the published one found: means over seeds, in standard errors.
+"""Comparison of a new run of Table 4 with the published one: means over seeds, in standard errors.
 
     python benchmarks/same_results.py --before results/ml-1m --now _build/results/ml-1m --results-dir results
 
-Compared is what both runs have, labelling "code", for the nine methods of the table.
+It compares the rows that both runs have, for the nine methods of the table. It uses labelling "code" only:
+there the strata are labelled as in the authors' code.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ KEY = ["construction", "scenario", "method"]
 
 
 def compare(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
-    """Means of both runs, and the standard error over seeds of the earlier one."""
+    """Compare the means of both runs by the standard error over seeds of the earlier one."""
     tables = {}
     for name, table in (("before", before), ("now", now)):
         chosen = table[(table["labelling"] == "code") & table["method"].isin(METHODS)]

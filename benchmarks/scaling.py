@@ -1,9 +1,9 @@
-"""How time and memory grow: with rows (in memory and in files), users and items, embedding length, and seeds.
+"""Growth of time and memory with rows (in memory, in files), users and items, embedding length and seeds.
 
     python benchmarks/scaling.py --results-dir results
 
-Every point is a process of its own that makes a log, as large as the training log of ML-1M times a factor,
-and fits CF-MTL for a few epochs. Rows in files are written by another process first, a part at a time.
+Every point is a separate process. It makes a log, as large as the training log of ML-1M times a factor, and
+fits CF-MTL for a few epochs. Another process first writes the rows of files, a part at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cfmtl_lib.runtime.threads import run_parallel
 from cfmtl_lib.strata import observe
 
 N_ROWS, N_USERS, N_ITEMS = 1_260_263, 6040, 3952
-"""Of the training log of a study on ML-1M."""
+"""Size of the training log of a study on ML-1M."""
 
 FACTORS: dict[str, tuple[float, ...]] = {
     "rows": (0.25, 0.5, 1, 2, 4, 8),
@@ -49,7 +49,7 @@ ROWS_A_FILE = 200_000
 
 
 def simulated_rows(n: int, n_users: int, n_items: int, seed: int) -> pd.DataFrame:
-    """Rows of a campaign whose strata depend on user and item; some users and items occur more often."""
+    """Simulate a campaign whose strata depend on user and item; some users and items occur more often."""
     rng = np.random.default_rng([seed, 7])
     liking = np.random.default_rng(7)  # the same people whatever the part
     of_user, of_item = liking.normal(0, 1, (n_users, 5)), liking.normal(0, 1, (n_items, 5))
@@ -63,14 +63,14 @@ def simulated_rows(n: int, n_users: int, n_items: int, seed: int) -> pd.DataFram
 
 
 def parts_of(n: int, n_users: int, n_items: int, seed: int) -> Iterator[tuple[int, pd.DataFrame]]:
-    """The rows by parts, so that making them takes little memory, and where each starts."""
+    """Simulate the rows by parts, to use little memory; yield each part and where it starts."""
     for part, start in enumerate(range(0, n, ROWS_A_FILE)):
         rows = simulated_rows(min(ROWS_A_FILE, n - start), n_users, n_items, seed * 1000 + part)
         yield start, rows
 
 
 def simulated_log(n: int, n_users: int, n_items: int, seed: int) -> cf.IncentiveLog:
-    """The rows as a log in memory."""
+    """Simulate the rows as a log in memory."""
     x = np.empty((n, 2), np.int64)
     outcomes = np.empty((3, n), np.int8)
     for start, rows in parts_of(n, n_users, n_items, seed):
@@ -80,14 +80,14 @@ def simulated_log(n: int, n_users: int, n_items: int, seed: int) -> cf.Incentive
 
 
 def write(n: int, folder: Path, seed: int) -> None:
-    """The rows in files of :data:`ROWS_A_FILE`."""
+    """Write the rows to files of :data:`ROWS_A_FILE` rows."""
     for start, rows in parts_of(n, N_USERS, N_ITEMS, seed):
         file = folder / f"part-{start // ROWS_A_FILE:04}.parquet"
         pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), file)
 
 
 def measure(axis: str, factor: float, folder: Path, seed: int, threads: int, n_rows: int) -> dict[str, Any]:
-    """Seconds of an epoch of CF-MTL, and peak memory, at one point; ``n_rows`` at factor 1."""
+    """Measure seconds of an epoch of CF-MTL and peak memory at one point; ``n_rows`` at factor 1."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)  # a few epochs are no fit
     load_kernels()
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(table: pd.DataFrame) -> str:
-    """Medians by axis and factor."""
+    """Format medians by axis and factor."""
     medians = table.groupby(["axis", "factor"], sort=False)[["seconds_an_epoch", "peak_memory_gb"]].median()
     return medians.to_string()
 

@@ -1,10 +1,10 @@
-"""Seconds of each stage of a study, by implementation, and how far an epoch is from moving its bytes only.
+"""Seconds of each stage of a study, by implementation, and of an epoch against its memory traffic.
 
     python benchmarks/stages.py --dataset ml-1m --data-dir PATH --results-dir results
 
-Stages that are fits are timed by the epoch: the reference and the plain PyTorch path with all threads, the
-compiled path with one, beside what lays out its batches. The log is that of a study whose two networks are
-untrained, for seconds of an epoch do not depend on what is in it.
+Fits are timed by the epoch. The reference and the plain PyTorch path use all threads. The compiled path uses
+one, besides the one that lays out its batches. The log comes from a study whose two networks are untrained:
+seconds of an epoch do not depend on what is in the log.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ from cfmtl_lib.runtime.provenance import RunRecord, save_results
 from cfmtl_lib.strata import STRATA
 
 EPOCHS = 3
-"""Of a timed fit: what comes before the first is shared by them, as in a fit of thirty it hardly counts."""
+"""Epochs of a timed fit. They share the time before the first, which hardly counts in a fit of thirty."""
 
 ENGINES: dict[str, dict[str, str]] = {
     "torch": {"engine": "torch"},
     "library": {},
     "additive": {"parametrisation": "additive"},
 }
-"""The plain path, what a user gets, and what a user gets with the option."""
+"""The plain path, the path a user gets, and the path a user gets with the option."""
 
 FLOAT, ID, POSITION = 4, 4, 8
 """Bytes of a parameter, of a user or item in a laid-out batch, and of a row's position."""
 
 
 def untrained_networks(ratings: Ratings, seed: int) -> ConstructionNetworks:
-    """What a construction needs, without the fits."""
+    """Make the networks that a construction needs, without fitting them."""
     generator = derive_generator(seed, "benchmark", resolve_device("cpu"))
     sizes = (ratings.n_users, ratings.n_items, PAPER.nuisance.embedding_k)
     return ConstructionNetworks(
@@ -70,7 +70,7 @@ def untrained_networks(ratings: Ratings, seed: int) -> ConstructionNetworks:
 
 
 def plain_networks(ratings: Ratings) -> tuple[plain.PlainNCF, plain.PlainMF]:
-    """The same for the reference."""
+    """Make the same networks for the reference."""
     mf = plain.PlainMF(ratings.n_users, ratings.n_items)
     with torch.no_grad():
         mf.user.weight.mul_(0.3)
@@ -81,7 +81,7 @@ Work = Callable[[], object]
 
 
 def fit_stages(study: Study, ratings: Ratings, seed: int) -> dict[tuple[str, str], Work]:
-    """A fit of :data:`EPOCHS` epochs for each kind of network and implementation."""
+    """Prepare a fit of :data:`EPOCHS` epochs for each kind of network and implementation."""
     log, device = study.train, resolve_device("cpu")
     space = log.pair_space
     x, t, c, y = log.x, *(column.astype(np.float32) for column in (log.t, log.c, log.y))
@@ -139,7 +139,7 @@ def fit_stages(study: Study, ratings: Ratings, seed: int) -> dict[tuple[str, str
 
 
 def other_stages(study: Study, ratings: Ratings, seed: int) -> dict[tuple[str, str], Work]:
-    """Everything that is no fit."""
+    """Prepare the stages that are no fits."""
     x, stratum = study.test.x, study.test.stratum
     networks = untrained_networks(ratings, seed)
     ncf, mf = plain_networks(ratings)
@@ -174,11 +174,11 @@ def other_stages(study: Study, ratings: Ratings, seed: int) -> dict[tuple[str, s
 
 
 def bytes_of_epoch(kind: str, n_rows: int, pair_space: tuple[int, int]) -> int:
-    """Bytes that an epoch of the compiled path must move, each read and each write once.
+    """Count the bytes that an epoch of the compiled path must move, each read and each write once.
 
-    A step reads and writes every embedding and its two moments, and reads the embeddings once more for the
-    logits, where these are additive; MF writes and reads a gradient as large as they are instead. A row is
-    drawn (position written and read), gathered (read, written) and used (read).
+    A step reads and writes every embedding and its two moments. Where logits are additive, it reads the
+    embeddings once more for them. MF instead writes and reads a gradient as large as the embeddings. A row
+    is drawn (position written and read), gathered (read, written) and used (read).
     """
     k, batch_size = PAPER.nuisance.embedding_k, PAPER.nuisance.batch_size
     table = sum(pair_space) * k * FLOAT
@@ -189,7 +189,7 @@ def bytes_of_epoch(kind: str, n_rows: int, pair_space: tuple[int, int]) -> int:
 
 
 def copy_bandwidth(n_bytes: int) -> float:
-    """Bytes a second, read and written, of copying so many bytes again and again in one thread."""
+    """Measure bytes a second, read and written, of copying so many bytes repeatedly in one thread."""
     source, target = np.ones(n_bytes // 8), np.empty(n_bytes // 8)
     turns = max(1, int(2e9 / n_bytes))
 
@@ -202,7 +202,7 @@ def copy_bandwidth(n_bytes: int) -> float:
 
 
 def roofline(stages: pd.DataFrame, n_rows: int, pair_space: tuple[int, int]) -> pd.DataFrame:
-    """Measured seconds of an epoch beside those that its bytes take at the measured copy bandwidth."""
+    """Compare seconds of an epoch with those that its bytes take at the measured copy bandwidth."""
     state = 3 * sum(pair_space) * PAPER.nuisance.embedding_k * FLOAT
     bandwidth = {"cache": copy_bandwidth(state), "memory": copy_bandwidth(1 << 28)}
     rows = []
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(table: pd.DataFrame) -> str:
-    """Median seconds and ratios to the reference, a stage a line."""
+    """Format median seconds and ratios to the reference, one line for each stage."""
     median = table.groupby(["stage", "implementation"], sort=False)["seconds"].median().unstack(sort=False)
     ratios = 1 / median.div(median["reference"], axis=0)
     return (

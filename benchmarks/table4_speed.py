@@ -1,10 +1,10 @@
 """Time and memory of one study with the paper's eight methods: the library against the plain reference loop.
 
-Three implementations run here, in turn, each in a process of its own, on the same ratings, with the same
-number of threads, on the CPU: the reference, the library, and the library with additive parameters (an option
-that is not the paper's; its construction is fitted so too, hence its rewards are of other data). The
-reference covers ONE scenario (coupon), the library BOTH (coupon and cash) in the same time, so the printed
-ratios are lower bounds: for the second scenario the reference would run again.
+Three implementations run in turn: the reference, the library, and the library with additive parameters. Each
+runs in a separate process on the CPU, with the same ratings and the same number of threads. Additive
+parameters are an option that is not the paper's. They also fit its construction, so its rewards are of other
+data. In the measured time the reference covers ONE scenario (coupon), the library BOTH (coupon and cash). So
+the printed ratios are lower bounds: for the second scenario the reference would run again.
 
     python benchmarks/table4_speed.py --dataset ml-1m --data-dir PATH --results-dir results
 """
@@ -60,7 +60,7 @@ class StageClock:
         self.stages: list[dict[str, Any]] = []
 
     def say(self, line: str) -> None:
-        """One line of progress on stderr."""
+        """Print one line of progress on stderr."""
         say(f"{self.implementation}: {line}")
 
     def ended(self, stage: str, seconds: float) -> None:
@@ -72,7 +72,7 @@ class StageClock:
 
 
 def protocol_with(**fit_settings: Any) -> Protocol:
-    """The published settings, changed in the two fits of the construction."""
+    """Copy the published settings, changed in the two fits of the construction."""
     fits = {
         name: ConstructionFits(
             replace(pair.labelling, **fit_settings), replace(pair.assignment, **fit_settings)
@@ -85,7 +85,7 @@ def protocol_with(**fit_settings: Any) -> Protocol:
 def run_library(
     ratings: Ratings, seed: int, clock: StageClock, fit_settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One study and the eight methods in both scenarios, from one set of fits, as table4 runs them."""
+    """Run one study and the eight methods in both scenarios, from one set of fits, as table4 does."""
     start = time.perf_counter()
     n_jobs = torch.get_num_threads()
     protocol = protocol_with(**fit_settings)
@@ -106,7 +106,7 @@ def run_library(
 
 
 def run_reference(ratings: Ratings, seed: int, clock: StageClock) -> dict[str, Any]:
-    """One study and the eight methods in the coupon scenario, by the plain loop."""
+    """Run one study and the eight methods in the coupon scenario, by the plain loop."""
     done = reference_loop.run(ratings, seed, two_stage=False, on_stage=clock.ended, say=clock.say)
     return {"rewards": {"coupon": done.rewards}, "epochs": done.epochs}
 
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(table: pd.DataFrame, rewards: Mapping[str, Rewards]) -> str:
-    """What the run says, in a few lines."""
+    """Summarise the run in a few lines."""
     median = table.groupby(["stage", "implementation"], sort=False)["seconds"].median().unstack(sort=False)
     ratios = median.div(median["reference"], axis=0).rdiv(1).round(2)
     memory = table.groupby("implementation")["peak_memory_gb"].max()

@@ -1,9 +1,9 @@
-"""What CF-MTL earns after how many seconds of training, by batch size, learning rate and parametrisation.
+"""Reward of CF-MTL by seconds of training, batch size, learning rate and parametrisation.
 
     python benchmarks/time_to_reward.py --dataset ml-1m --data-dir PATH --results-dir results
 
-After every epoch the clock stands still while the model is judged: by rows of the log that are held out,
-which is what a real log would show, and by the reward on the test pairs, which no choice may rest on.
+After every epoch the clock stops while the model is judged. One measure is the loss on held-out rows of the
+log, which a real log would show too. The other is the reward on the test pairs, on which no choice may rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cfmtl_lib.runtime.threads import one_torch_thread
 from cfmtl_lib.strata import STRATA
 
 HELD_OUT = 0.05
-"""Share of the training log that only judges."""
+"""Share of the training log that is held out to judge the model."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -56,7 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def curve(study: Study, config: FitConfig, seed: int) -> list[dict[str, float]]:
-    """Seconds, losses and rewards after each epoch of CF-MTL."""
+    """Measure seconds, losses and rewards after each epoch of CF-MTL."""
     log, device = study.train, resolve_device("cpu")
     aside = np.random.default_rng([seed, 5]).random(len(log)) < HELD_OUT
     learnt, judge = log.take(~aside), log.take(aside)
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(table: pd.DataFrame) -> str:
-    """The end of each fit, means over seeds."""
+    """Summarise the end of each fit, as means over seeds."""
     last = table.groupby(["variant", "seed"], sort=False).tail(1)
     columns = ["epoch", "seconds", "held_out_loss", *SCENARIOS]
     return last.groupby("variant", sort=False)[columns].mean().to_string()

@@ -1,7 +1,7 @@
 """Time and peak memory of the value of policies on many rows, with the nuisances given.
 
-Run ``python benchmarks/value_scale.py``: 1,260,263 simulated rows, the training log of ML-1M in length.
-Each step is run once; the peak is that of the whole process, Python and torch included.
+Run ``python benchmarks/value_scale.py``: 1,260,263 simulated rows, as many as in the training log of ML-1M.
+Each step is run once. The peak is that of the whole process, Python and torch included.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAKES_KILOBYTES = 1024
 
 
 def measure(n_rows: int, n_bootstrap: int) -> dict[str, float]:
-    """Seconds by step, the sum over the steps, and the peak memory in gigabytes."""
+    """Measure seconds by step, their sum, and the peak memory in gigabytes."""
     study = cf.simulated_features(n_rows, seed=0)
     log, nuisances = study.log, study.true_nuisances
     rng = np.random.default_rng(0)

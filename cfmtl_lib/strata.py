@@ -1,4 +1,4 @@
-r"""The vocabulary: five strata, six observable cells, and the maps between them.
+r"""Definitions of the five strata, the six observable cells, and the maps between them.
 
 A user-item pair has four potential outcomes. C says whether the incentive is collected, Y whether the
 pair converts: ``C(0)``, ``Y(0)`` without the incentive, ``C(1)``, ``Y(1)`` with it. Nothing can be

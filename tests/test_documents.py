@@ -141,53 +141,6 @@ def test_figures_of_chapters_have_a_text(path):
     assert not drawn or "style.use_style()" in code
 
 
-def test_labels_of_exercises_are_unique():
-    labels = [
-        label for path in NOTEBOOKS for label in re.findall(r":label: (ex-\S+)", path.read_text("utf-8"))
-    ]
-    assert len(labels) == len(set(labels)) > 30
-
-
-def test_symbols_name_what_the_library_has():
-    """The last column of the tables: names of arguments, attributes, functions and modules."""
-    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "cfmtl_lib").rglob("*.py"))
-    text = (ROOT / "book" / "symbols.md").read_text(encoding="utf-8")
-    rows = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
-    names = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[-2])}
-    assert len(names) > 40
-    for name in names - {"len(log)", "columns of `x`"}:
-        for part in re.findall(r"[A-Za-z_]\w+", name):
-            assert re.search(rf"\b{part}\b", source), f"{name}: the library has no {part}"
-
-
-def test_symbols_are_first_defined_where_the_table_says():
-    text = (ROOT / "book" / "symbols.md").read_text(encoding="utf-8")
-    for name in set(re.findall(r"\{doc\}`([^`]+)`", text)):
-        assert (ROOT / f"{name}.md").is_file(), name
-
-
-def test_bibliography_is_cited_and_complete():
-    entries = re.findall(r"^@\w+\{(\S+),", (ROOT / "book/references.bib").read_text("utf-8"), flags=re.M)
-    assert len(entries) == len(set(entries)) > 35
-    pages = [*NOTEBOOKS, *(ROOT / "book").glob("*.md")]
-    cited = {
-        key.strip()
-        for path in pages
-        for keys in re.findall(r"\{cite\}`([^`]+)`", path.read_text(encoding="utf-8"))
-        for key in keys.split(",")
-    }
-    assert cited == set(entries)
-
-
-def test_glossary_has_both_languages():
-    text = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
-    terms = re.findall(r"^(\S.*) · (\S+)$", text.split("```{glossary}")[1], flags=re.M)
-    assert len(terms) > 50
-    assert all(re.search(r"[\u4e00-\u9fff]", chinese) for _, chinese in terms)
-    for name in cf.STRATA:
-        assert name in {english for english, _ in terms}
-
-
 def test_the_first_page_leads_to_table_4():
     """Its commands are those of README.md and of the notebooks, with parameters that exist."""
     text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")

@@ -6,6 +6,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 LIBRARY = Path(__file__).resolve().parent.parent / "cfmtl_lib"
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 FOLDERS = sorted(path.parent for path in LIBRARY.rglob("__init__.py"))
@@ -78,9 +80,32 @@ def test_files_and_folders_stay_small():
 
 
 def test_no_file_hides_a_public_name():
+    """``cfmtl_lib/table4.py`` would make ``cf.table4`` a module, once somebody had imported it."""
     import cfmtl_lib as cf
 
-    assert not {path.stem for path in LIBRARY.iterdir()} & set(cf.__all__)
+    packages = {path.name for path in FOLDERS}
+    assert not {path.stem for path in LIBRARY.glob("*.py")} & set(cf.__all__) - {"protocol", "strata"}
+    assert all(not callable(getattr(cf, name)) for name in packages & set(cf.__all__))
+
+
+def test_only_public_names_are_listed():
+    import cfmtl_lib as cf
+
+    assert dir(cf) == sorted(cf.__all__) and not [name for name in dir(cf) if name.startswith("_")]
+    assert all(hasattr(cf, name) for name in cf.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        cf.no_such_name  # noqa: B018
+
+
+def test_heavy_packages_are_loaded_when_they_are_needed():
+    code = (
+        "import sys, cfmtl_lib\n"
+        "print([m for m in ('torch', 'skops', 'scipy.stats', 'matplotlib') if m in sys.modules])\n"
+        "cfmtl_lib.CFMTL, cfmtl_lib.policy_value\n"
+        "print([m for m in ('skops', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "[]"]
 
 
 def test_the_map_in_contributing_names_every_module():

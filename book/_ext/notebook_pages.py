@@ -1,13 +1,12 @@
-"""Give the book its executed notebooks: notebooks/NAME.md -> book/notebooks/NAME.ipynb.
+"""Executed notebooks for the book: notebooks/NAME.md -> book/notebooks/NAME.ipynb.
 
-Each notebook that the top-level ``_toc.yml`` names is run by papermill, with its own (small) parameters,
-when there is no run of the same code yet. The code is the notebook's code cells, the library, and the
+papermill runs each notebook that the top-level ``_toc.yml`` names when there is no run of the same code yet.
+It uses the notebook's own (small) parameters. The code is the notebook's code cells, the library, and the
 published results (``cfmtl_lib.experiments.book.notebooks.code_fingerprint``). The command is the one that
-a reader types,
-from the repository root. So a run with other parameters makes a page too, and stays until the code changes:
-``papermill notebooks/NAME.md book/notebooks/NAME.ipynb -p seeds 10``.
+a reader types, from the repository root. So a run with other parameters makes a page too, and stays until
+the code changes: ``papermill notebooks/NAME.md book/notebooks/NAME.ipynb -p seeds 10``.
 
-A notebook that fails leaves no run behind: it fails this build and every later one, until it is mended.
+A notebook that fails leaves no run behind. It fails this build and every later one, until it is fixed.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ AT_ONCE = 2
 
 
 def chapters(toc: Path) -> list[str]:
-    """Names of the notebooks, in order, to which the table of contents refers (``file: notebooks/NAME``)."""
+    """List the notebooks, in order, to which the table of contents refers (``file: notebooks/NAME``)."""
 
     def files(entry: object) -> Iterator[str]:
         if isinstance(entry, dict):
@@ -62,17 +61,17 @@ def chapters(toc: Path) -> list[str]:
 
 
 def tagged(cell: Any, tag: str) -> bool:
-    """Whether ``cell`` carries ``tag``."""
+    """Check whether ``cell`` carries ``tag``."""
     return tag in cell.metadata.get("tags", [])
 
 
 def code_cells(notebook: Any) -> list[Any]:
-    """Code cells of the author, i.e. without the one in which papermill sets parameters."""
+    """List the author's code cells, i.e. without the one in which papermill sets parameters."""
     return [c for c in notebook.cells if c.cell_type == "code" and not tagged(c, "injected-parameters")]
 
 
 def usable(run: Any, notebook: Any, fingerprint: str) -> bool:
-    """Whether ``run`` came to its end, without an error, on the present code."""
+    """Check whether ``run`` ended without an error, on the present code."""
     return (
         bool(run.metadata.get("papermill", {}).get("end_time"))
         and run.metadata.get(FINGERPRINT_KEY, {}).get("fingerprint") == fingerprint
@@ -84,7 +83,7 @@ def usable(run: Any, notebook: Any, fingerprint: str) -> bool:
 def merge(run: Any, notebook: Any) -> Any:
     """Return the cells of ``notebook``, whose prose and tags may be newer, with the outputs of ``run``.
 
-    What a cell wrote to stderr (progress bars) is left out.
+    Output to stderr (progress bars) is left out.
     """
     done = iter(code_cells(run))
     injected = [cell for cell in run.cells if tagged(cell, "injected-parameters")]
@@ -102,7 +101,7 @@ def merge(run: Any, notebook: Any) -> Any:
 
 
 def write_atomically(target: Path, text: str) -> None:
-    """Write ``text`` so that ``target`` is never half a file, and leave it alone if it holds it already."""
+    """Write ``text`` so that ``target`` is never half a file; change nothing if it holds ``text`` already."""
     if target.exists() and target.read_text(encoding="utf-8") == text:
         return  # a new modification time would have Sphinx read the page again
     draft = target.with_suffix(".part")
@@ -123,7 +122,7 @@ def failure(run: Path, stderr: str, lines: int = 25) -> str:
 
 
 def execute(root: Path, name: str, which: str) -> Any:
-    """Run ``notebooks/NAME.md`` with its own parameters in a process of its own, and return the run.
+    """Run ``notebooks/NAME.md`` with its own parameters in a separate process, and return the run.
 
     Raises
     ------
@@ -158,7 +157,7 @@ def make_pages(root: Path, names: list[str], pages: Path) -> list[str]:
     names : list of str
         Notebooks to show, without folder and suffix.
     pages : Path
-        Where the executed notebooks go.
+        Folder for the executed notebooks.
 
     Raises
     ------
@@ -203,7 +202,7 @@ def make_pages(root: Path, names: list[str], pages: Path) -> list[str]:
 
 
 def set_aside(page: Path, folder: Path) -> None:
-    """Move a run with parameters of the reader's choice, perhaps hours of work, to where it is not lost."""
+    """Move a run with the reader's parameters, perhaps hours of work, to a folder where it is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{page.stem}-{time.strftime('%Y%m%dT%H%M%S')}.ipynb"
     os.replace(page, target)
@@ -220,7 +219,7 @@ def prepare(app: Sphinx, config: Config) -> None:
 def reread(
     app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
 ) -> set[str]:
-    """Sphinx does not see that a page takes numbers from a notebook: read all when a notebook changed."""
+    """Read all pages when a notebook changed: Sphinx does not see that a page takes numbers from one."""
     moved = any(name.startswith("notebooks/") for name in added | changed | removed)
     return set(env.found_docs) - added if moved else set()
 
@@ -237,10 +236,10 @@ def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], d
 def name_what_is_seen(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Mend two names that mislead a screen reader.
+    """Correct two names that mislead a screen reader.
 
-    A folded cell is named by the text that is seen, not "Toggle hidden content"; and the bibliography claims
-    to be a list, of which its entries are no items.
+    A folded cell gets the text that is seen as its name, not "Toggle hidden content". The bibliography claims
+    to be a list, but its entries are no items of a list.
     """
     if "body" in context:
         body = context["body"].replace('<summary aria-label="Toggle hidden content">', "<summary>")
@@ -248,14 +247,14 @@ def name_what_is_seen(
 
 
 def search_from_disk(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Have the search show excerpts, except from disk: there a page may not read another."""
+    """Let the search show excerpts, except from disk, where a page may not read another."""
     if page == "search":
         switch = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== 'file:';"
         app.add_js_file(None, body=switch, priority=900)
 
 
 class _Requests(HTMLParser):
-    """Collects what a browser fetches from elsewhere when it opens a page (not what a reader may click)."""
+    """Collector of what a browser fetches from elsewhere when it opens a page (not of links to click)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -280,7 +279,7 @@ def network_requests(html: str) -> list[str]:
 
 
 def check_offline(app: Sphinx, exception: Exception | None) -> None:
-    """Warn of each page that would fetch something from the network: the book is to be read without one."""
+    """Warn of each page that would fetch something, because the book must be readable without a network."""
     if exception is None and app.builder.format == "html":
         for page in sorted(Path(app.outdir).rglob("*.html")):
             for address in sorted(set(network_requests(page.read_text(encoding="utf-8")))):

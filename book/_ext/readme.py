@@ -1,6 +1,6 @@
-"""Bring README.md's figure and table of results up to date: ``python book/_ext/readme.py``.
+"""Update of README.md's figure and table of results: ``python book/_ext/readme.py``.
 
-Both are computed from results/. A test holds README.md against what this would write.
+Both are computed from results/. A test compares README.md with what this script would write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BEGIN, END = "<!-- results: book/_ext/readme.py writes from here -->", "<!-- to 
 
 
 def results_block(root: Path) -> str:
-    """Figure and table between the markers of README.md."""
+    """Write the figure and the table between the markers of README.md."""
     fact = {name: value.text for name, value in published_numbers.facts(root / "results").items()}
     alt = comparison.ranking(root / "results").alt
     lines = [
@@ -50,14 +50,14 @@ def results_block(root: Path) -> str:
 
 
 def figure(root: Path) -> bytes:
-    """The figure of README.md, marked with the digest of the file that it shows."""
+    """Draw the figure of README.md, marked with the digest of the file that it shows."""
     digest = hashlib.sha256((root / "results" / "ml-1m" / "table4.csv").read_bytes()).hexdigest()
     svg = comparison.ranking(root / "results").svg
     return svg.replace(b"<svg ", f"<!-- results/ml-1m/table4.csv {digest} -->\n<svg ".encode(), 1)
 
 
 def renewed(text: str, block: str) -> str:
-    """``text`` of README.md with ``block`` in place of what stands between the markers."""
+    """Replace what is between the markers in ``text`` of README.md by ``block``."""
     pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
     if len(re.findall(pattern, text, flags=re.S)) != 1:
         raise ValueError(f"README.md: expected {BEGIN!r} and {END!r} once each, in this order")

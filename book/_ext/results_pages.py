@@ -1,11 +1,10 @@
 """Numbers of results/ on prose pages, each with a way back to its file, command and commit.
 
 The role ``{result}`` prints the number of a name (``cfmtl_lib.experiments.book.published_numbers.facts``) as
-a link to its file on the
-provenance page. The directives ``printed-numbers``, ``provenance``, ``notebook-status`` and
-``ranking-figure`` print what is computed while the book is built. Each page depends on the files that it
-quotes, so that it is written anew when one of them changes. Every page made from a notebook ends with how it
-was made.
+a link to its file on the provenance page. The directives ``printed-numbers``, ``provenance``,
+``notebook-status`` and ``ranking-figure`` print what is computed while the book is built. Each page depends
+on the files that it quotes, so it is written again when one of them changes. Every page made from a notebook
+ends with the command, commit and time of its run.
 """
 
 from __future__ import annotations
@@ -42,17 +41,17 @@ PROVENANCE_PAGE = "provenance"
 
 
 def results_root(env: Any) -> Path:
-    """Folder of the published results."""
+    """Return the folder of the published results."""
     return Path(env.srcdir).parent / "results"
 
 
 def label_of(table: str) -> str:
-    """Label of a results file's entry on the provenance page, from e.g. ``ml-1m/table4.csv``."""
+    """Make the label of a results file on the provenance page, from e.g. ``ml-1m/table4.csv``."""
     return nodes.make_id(f"results {table.removesuffix('.csv')}")
 
 
 def link_to(table: str, text: str, *classes: str) -> nodes.inline:
-    """Link to the provenance of a results file."""
+    """Make a link to the provenance of a results file."""
     link = addnodes.pending_xref(
         "", refdomain="std", reftype="ref", reftarget=label_of(table), refexplicit=True, refwarn=True
     )
@@ -61,7 +60,7 @@ def link_to(table: str, text: str, *classes: str) -> nodes.inline:
 
 
 class ResultRole(SphinxRole):
-    """``{result}`name` ``: a number with a link to where it comes from."""
+    """Role ``{result}`name` ``: a number with a link to its provenance."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Return the link, or a warning that lists the names there are."""
@@ -77,7 +76,7 @@ class ResultRole(SphinxRole):
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], numeric: Sequence[int] = ()) -> nodes.table:
-    """A table of texts and nodes; the columns ``numeric`` are aligned to the right."""
+    """Build a table of texts and nodes; the columns ``numeric`` are aligned to the right."""
     group = nodes.tgroup(cols=len(headers))
     group += [nodes.colspec(colwidth=1) for _ in headers]
     for parent, lines in ((nodes.thead(), [headers]), (nodes.tbody(), rows)):
@@ -94,17 +93,17 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], numeric: Seque
 
 
 def section(title: str, label: str, *content: nodes.Node) -> nodes.section:
-    """A section with a heading and an id."""
+    """Build a section with a heading and an id."""
     return nodes.section("", nodes.title(title, title), *content, ids=[label])
 
 
 def literal(text: str) -> nodes.literal_block:
-    """A block of commands."""
+    """Build a block of commands."""
     return nodes.literal_block(text, text, language="bash")
 
 
 class PrintedNumbers(SphinxDirective):
-    """Every printed reward with ours and a verdict, a section for each table and dataset."""
+    """Directive: every printed reward with ours and a verdict, a section for each table and dataset."""
 
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
@@ -125,7 +124,7 @@ class PrintedNumbers(SphinxDirective):
 
     @staticmethod
     def body(rows: pd.DataFrame) -> Iterator[nodes.Node]:
-        """Command, then either the comparison or the printed numbers alone."""
+        """Build the command, then either the comparison or the printed numbers alone."""
         yield literal(rows["command"].iloc[0])
         here = rows["verdict"].iloc[0] != comparison.NO_DATA
         headers = ["scenario", "row", "printed"]
@@ -146,7 +145,7 @@ class PrintedNumbers(SphinxDirective):
 
 
 class Provenance(SphinxDirective):
-    """Every file of results/: its facts, a download, and a label for links to it."""
+    """Directive: every file of results/ with its provenance, a download, and a label for links to it."""
 
     def run(self) -> list[nodes.Node]:
         """Return a section for each folder, with a section for each file."""
@@ -182,7 +181,7 @@ class Provenance(SphinxDirective):
 
 
 def pages_of(env: Any) -> Iterator[tuple[str, Any]]:
-    """Document name and run of each page that was made from a notebook, in the book's order."""
+    """Find the document name and run of each page made from a notebook, in the book's order."""
     for path in sorted(Path(env.srcdir, "notebooks").glob("*.ipynb")):
         name = f"notebooks/{path.stem}"
         if name in env.found_docs:
@@ -190,7 +189,7 @@ def pages_of(env: Any) -> Iterator[tuple[str, Any]]:
 
 
 def run_facts(name: str, run: Any) -> dict[str, str]:
-    """What is to be said of a run: command, time, data, commit, versions, machine."""
+    """Describe a run: command, time, data, commit, versions, machine."""
     record, papermill = run.metadata.get(FINGERPRINT_KEY, {}), run.metadata.get("papermill", {})
     given = " ".join(f"-p {key} {value}" for key, value in papermill.get("parameters", {}).items())
     commit = record.get("commit")
@@ -208,7 +207,7 @@ def run_facts(name: str, run: Any) -> dict[str, str]:
 
 
 def machine_text(machine: dict[str, Any]) -> str:
-    """A machine in one line."""
+    """Describe a machine in one line."""
     if not machine:
         return "unknown machine"
     kind = f"{machine['system']} {machine['architecture']}, {machine['processor']}"
@@ -221,7 +220,7 @@ def _simulated_fingerprint(labelling: str, construction: str) -> str:
 
 
 def data_fingerprint(parameters: dict[str, Any]) -> str:
-    """Of the data that a run with these parameters reads; for simulated data that of seed 0."""
+    """Compute the fingerprint of the data that a run reads; for simulated data that of seed 0."""
     dataset = parameters.get("dataset", "simulated")
     if dataset != "simulated":
         known_as = CATALOG[dataset].fingerprint if dataset in CATALOG else None
@@ -232,7 +231,7 @@ def data_fingerprint(parameters: dict[str, Any]) -> str:
 
 
 class NotebookStatus(SphinxDirective):
-    """For each notebook page: run time, data, commit, versions, machine."""
+    """Directive: run time, data, commit, versions and machine of each notebook page."""
 
     def run(self) -> list[nodes.Node]:
         """Return a table, and the versions and machines below it."""
@@ -256,7 +255,7 @@ class NotebookStatus(SphinxDirective):
 
 
 class RankingFigure(SphinxDirective):
-    """Ranks of the methods in Table 4's settings on MovieLens 1M."""
+    """Directive: ranks of the methods in Table 4's settings on MovieLens 1M."""
 
     def run(self) -> list[nodes.Node]:
         """Return the picture, with its text alternative and its provenance."""

@@ -1,4 +1,4 @@
-"""Data: the catalog and ratings tables, and the two ways to a study with known strata."""
+"""Data: the catalog, ratings tables, and simulated and semi-synthetic studies with known strata."""
 
 from cfmtl_lib.datasets.case_studies.thornton import load_thornton, simulated_cash_trial, tidy_cash_trial
 from cfmtl_lib.datasets.catalog import CATALOG

@@ -1,7 +1,7 @@
-"""The three public data sets of the paper (Table 3): what they are, where they live, how to tell them.
+"""Catalog of the three public data sets of the paper (Table 3): sources, terms and checks.
 
-The files are not part of this project. :func:`find_file` looks where the caller says, else in the
-user's cache, and only then downloads; every refusal names the file, the folder and the address.
+The files are not part of this project. :func:`find_file` looks in the folder of the caller, else in the
+user's cache, and only then downloads. Every error names the file, the folder and the address.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST_COUNT = 2**31 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetEntry:
-    r"""One public data set: its source, its licence and the numbers by which its file is recognised.
+    r"""Public data set: its source, its licence and the numbers by which its file is recognised.
 
     Parameters
     ----------
@@ -48,28 +48,28 @@ class DatasetEntry:
     git_blob : str or None
         Git object id of the table: SHA-1 of ``b"blob <size>\0"`` followed by its bytes.
     n_users, n_items, n_rows : int
-        As in Table 3 of the paper: rows of the file, before repeated pairs are dropped.
+        Counts of Table 3 of the paper: rows of the file, before repeated pairs are dropped.
     n_positive : int or None
         Rows whose rating exceeds ``threshold``, where known.
     threshold : float
-        The outcome of a pair is 1 when its rating is greater than this.
+        Rating above which the outcome of a pair is 1.
     rating_range : tuple of float
         Least and greatest rating the file may hold.
     fingerprint : str or None
-        :func:`content_fingerprint` of the whole file with its original
-        ids, so that another packaging of the same ratings passes.
+        :func:`content_fingerprint` of the whole file with its original ids, so that another packaging of the
+        same ratings passes.
     separator : str
-        Between the fields of a line.
+        Separator of the fields of a line.
     columns : tuple of str or None
         Header names of user, item and rating. None: there is no header, they are the first three.
     n_fields : int or None
-        Fields a line; None: as many as the header has.
+        Number of fields per line; None: as many as the header has.
     first_id : int or None
         Smallest id of the numbering. None: ids have gaps and are re-indexed densely in sorted order.
     observed_share : float
         Share of the rows that count as observed, drawn at random (1: all of them).
     notes : str
-        What a user should know, including what could not be verified.
+        Remarks for users, including what could not be verified.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class DatasetEntry:
 
     @property
     def download_name(self) -> str:
-        """Name under which the official download is kept in the cache."""
+        """Name of the official download in the cache."""
         return self.url.rsplit("/", 1)[-1]
 
 
@@ -215,16 +215,16 @@ CATALOG: dict[str, DatasetEntry] = {
         ),
     )
 }
-"""The data sets that :func:`~cfmtl_lib.datasets.ratings.load_ratings` knows by name."""
+"""Data sets that :func:`~cfmtl_lib.datasets.ratings.load_ratings` loads by name."""
 
 
 def cache_dir() -> Path:
-    """Folder in which downloads are kept (chosen by the operating system's conventions)."""
+    """Return the folder of downloads, chosen by the operating system's conventions."""
     return Path(pooch.os_cache("cfmtl"))
 
 
 def content_fingerprint(user: ArrayLike, item: ArrayLike, rating: ArrayLike) -> str:
-    """SHA-256 of the ratings themselves, whatever the file format and the order of its rows.
+    """Compute the SHA-256 of the ratings themselves, whatever the file format and the order of its rows.
 
     Rows are sorted by (user, item). If all ratings are whole numbers, the digest is that of the
     triples (user, item, rating) as little-endian int32, row by row. Otherwise it is that of the
@@ -260,7 +260,7 @@ def content_fingerprint(user: ArrayLike, item: ArrayLike, rating: ArrayLike) -> 
 
 
 def git_blob_id(handle: BinaryIO, size: int) -> str:
-    r"""Git object id of a file: SHA-1 of ``b"blob <size>\0"`` followed by its ``size`` bytes.
+    r"""Compute the git object id of a file: SHA-1 of ``b"blob <size>\0"`` followed by its ``size`` bytes.
 
     Examples
     --------
@@ -275,13 +275,13 @@ def git_blob_id(handle: BinaryIO, size: int) -> str:
 
 
 def find_file(entry: DatasetEntry, data_dir: str | os.PathLike[str] | None, download: bool) -> Path:
-    """Path of the data set's file (the table itself or the zip around it), downloaded if need be.
+    """Find the file of a data set (the table itself or the zip around it), and download it if need be.
 
     Parameters
     ----------
     entry : DatasetEntry
     data_dir : path or None
-        A folder holding one of ``entry.places``, or the file itself. None: the cache folder.
+        Folder that holds one of ``entry.places``, or the file itself. None: the cache folder.
     download : bool
         Whether to download into the cache; never done when ``data_dir`` is given.
 
@@ -292,7 +292,7 @@ def find_file(entry: DatasetEntry, data_dir: str | os.PathLike[str] | None, down
     Raises
     ------
     RatingsError
-        If there is no such file or the download fails; says which file belongs where.
+        If there is no such file or the download fails. The error says which file belongs where.
     """
     folder = cache_dir() if data_dir is None else Path(data_dir).expanduser()
     if data_dir is not None and folder.is_file():
@@ -334,7 +334,7 @@ def _download(entry: DatasetEntry, target: Path, by_hand: str) -> Path:
 
 
 def _checked_downloader(entry: DatasetEntry) -> Callable[[str, str, object], None]:
-    """Download with a progress bar on stderr, then check what a hash known to pooch does not."""
+    """Make a downloader with a progress bar on stderr that checks what pooch's own hash does not."""
     fetch = pooch.HTTPDownloader(progressbar=True)
 
     def download(url: str, output_file: str, parent: object) -> None:

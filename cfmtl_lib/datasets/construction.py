@@ -1,4 +1,4 @@
-"""The paper's semi-synthetic data: real ratings, strata labelled by a network, treatment drawn by another."""
+"""Semi-synthetic data of the paper: real ratings, strata from one network, treatment from another."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ UPPER_LOWER = {
 """Strata of the upper and the lower half by score, of observed positives and of unobserved pairs."""
 
 PROPENSITY_MARGIN = 1e-6
-"""A saturated sigmoid is 0 or 1 in floating point; the drawn propensity keeps this distance from both."""
+"""Distance of the drawn propensity from 0 and 1, as a saturated sigmoid is 0 or 1 in floating point."""
 
 
 class ConstructionNetworks(NamedTuple):
-    """The two networks behind a semi-synthetic study, fitted to the outcomes of the ratings.
+    """Networks behind a semi-synthetic study, fitted to the outcomes of the ratings.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ def fit_construction(
     Parameters
     ----------
     ratings, construction, seed, device, protocol, progress, n_jobs
-        As in :func:`semisynthetic`.
+        See :func:`semisynthetic`.
 
     Returns
     -------
@@ -129,8 +129,8 @@ def semisynthetic(
        unobserved never buyers. ``labelling="text"`` (report's prose): always buyers and never takers.
     4. All pairs are shuffled and split; on the training part T is drawn with the MF's score as propensity.
 
-    Pairs are numbered u * n_items + i and drawn as ranks among the numbers not observed, so that users x
-    items is never enumerated: time and memory follow the number of pairs drawn.
+    Pairs are numbered ``u * n_items + i`` and drawn as ranks among the unobserved numbers. So users x items
+    is never enumerated: time and memory follow the number of pairs drawn.
 
     Parameters
     ----------
@@ -139,17 +139,17 @@ def semisynthetic(
     construction : {"authors", "document"}
         Losses of the two fits: squared error for NCF and cross-entropy for MF, or the reverse.
     seed : int
-        Of the two fits and of all draws.
+        Seed of the two fits and of all draws.
     device : str or torch.device
     protocol : Protocol
         Fit settings and shares.
     progress : bool
-        Say on stderr how far the fits are.
+        Whether to report progress on stderr.
     n_jobs : int
-        2 makes the two fits side by side. The study does not depend on it.
+        Number of fits side by side, 1 or 2. The study does not depend on it.
     networks : ConstructionNetworks, optional
-        From :func:`fit_construction` with the same ratings, construction, seed and protocol, for studies
-        of both labellings to share; fitted here if left out.
+        Networks of :func:`fit_construction` with the same ratings, construction, seed and protocol, shared by
+        studies of both labellings; fitted here if left out.
 
     Returns
     -------
@@ -209,9 +209,9 @@ def label_strata(
     unobserved_score: NDArray[np.float64],
     labelling: str,
 ) -> NDArray[np.int8]:
-    """Strata of the observed pairs, followed by those of the unobserved ones.
+    """Label the strata of the observed pairs, followed by those of the unobserved ones.
 
-    Of an odd number, the lower half is the smaller one.
+    If the number is odd, the lower half is the smaller one.
 
     Examples
     --------
@@ -231,7 +231,7 @@ def label_strata(
 
 
 def _lower_half(score: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether each lies among the n // 2 lowest; of equal scores the first. Sorts nothing."""
+    """Return whether each score is among the n // 2 lowest, earlier ones first if equal; without sorting."""
     n_lower = len(score) // 2
     if n_lower == 0:
         return np.zeros(len(score), dtype=bool)
@@ -283,7 +283,7 @@ def sample_unobserved(
 
 
 def _distinct_ranks(n_free: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """A uniform subset of ``size`` of range(n_free)."""
+    """Draw a uniform subset of ``size`` of range(n_free)."""
     if n_free <= 4 * size:
         return rng.permutation(n_free)[:size]
     # The first ``size`` distinct values of a uniform sequence are a uniform subset.

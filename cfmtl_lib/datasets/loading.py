@@ -1,4 +1,4 @@
-"""One door to every study: simulated, from the catalog, or from a table of ratings."""
+"""Loading of every study: simulated, from the catalog, or from a table of ratings."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
 
 OBSERVED_AT_RANDOM = ("kuairec",)
-"""Datasets of which each seed observes another random part, so that seeds cannot share one table."""
+"""Data sets of which each seed observes another random part, so that seeds cannot share one table."""
 
 
 def ratings_of(dataset: str, data_dir: str | Path | None = None, seed: int = 0) -> Ratings:
-    """Ratings of a dataset that is not simulated; an unknown name is told all names, "simulated" included.
+    """Load the ratings of a data set that is not simulated; an error lists all names, also "simulated".
 
     Raises
     ------
     UnknownNameError, RatingsError
-        As :func:`~cfmtl_lib.datasets.ratings.load_ratings` does.
+        If :func:`~cfmtl_lib.datasets.ratings.load_ratings` raises them.
     """
     try:
         return load_ratings(dataset, data_dir, seed=seed)
@@ -53,17 +53,17 @@ def load_study(
     dataset : str or Ratings
         "simulated", a name of the catalog, a path to a ratings table, or ratings already loaded.
     data_dir : str or Path, optional
-        Where the dataset's file lies; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
+        Folder of the data set's file; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
     labelling : {"code", "text"}
     construction : {"authors", "document"}
     seed : int
     device : str or torch.device
     progress : bool
-        Say on stderr how far the fits are.
+        Whether to report progress on stderr.
     n_jobs : int
-        Fits side by side.
+        Number of fits side by side.
     cache : FitCache, optional
-        Where the two networks of a semi-synthetic construction are kept.
+        Cache of the two networks of a semi-synthetic construction.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def load_study(
     Raises
     ------
     UnknownNameError, RatingsError, StudyError
-        As :func:`~cfmtl_lib.datasets.construction.semisynthetic` and the loader do.
+        If :func:`~cfmtl_lib.datasets.construction.semisynthetic` or :func:`ratings_of` raises them.
     """
     if isinstance(dataset, str) and dataset == "simulated":
         return simulated(labelling, construction, seed)
@@ -103,7 +103,7 @@ def construction_networks(
     n_jobs: int = 1,
     cache: FitCache,
 ) -> ConstructionNetworks:
-    """The networks of a construction with the published settings, made once and kept in a cache."""
+    """Fit the networks of a construction with the published settings, or read them from a cache."""
     check_choice("construction", construction, CONSTRUCTIONS)
 
     def make() -> ConstructionNetworks:

@@ -1,4 +1,4 @@
-"""Ratings: who rated what how, as validated arrays, from a public data set or from any table."""
+"""Ratings of items by users as validated arrays, from a public data set or from any table."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Ratings:
     user, item : array_like of shape (n,), integer
         Ids 0 .. n_users - 1 and 0 .. n_items - 1; each pair at most once.
     rating : array_like of shape (n,), float
-        Finite.
+        Finite ratings.
     n_users, n_items : int
         Sizes of the two id ranges; ids without a rating are allowed.
     threshold : float
-        A pair's outcome is 1 when its rating is greater than this.
+        Rating above which the outcome of a pair is 1.
     name : str
-        What to call the data in tables and provenance.
+        Name of the data in tables and provenance.
     fingerprint : str, optional
         :func:`content_fingerprint` of the content; by default that of the arrays given here.
     user_ids, item_ids : array_like of shape (n_users,) and (n_items,), optional
@@ -45,7 +45,7 @@ class Ratings:
     Raises
     ------
     RatingsError
-        On wrong shapes or types, ids out of range, NaN or infinite ratings, or a repeated pair.
+        If shapes or types are wrong, ids are out of range, ratings are not finite, or a pair is repeated.
 
     Examples
     --------
@@ -120,12 +120,12 @@ class Ratings:
 
     @property
     def outcome(self) -> NDArray[np.int8]:
-        """1 where the rating is greater than the threshold, else 0; shape (n,), int8."""
+        """Outcome of each rating: 1 if it is greater than the threshold, else 0; shape (n,), int8."""
         return (self.rating > self.threshold).astype(np.int8)
 
     @property
     def pairs(self) -> NDArray[np.int64]:
-        """(user, item) of each rating; shape (n, 2), int64, a new array."""
+        """Pair (user, item) of each rating; shape (n, 2), int64, a new array."""
         return np.stack([self.user, self.item], axis=1)
 
 
@@ -149,22 +149,22 @@ def load_ratings(
         has these names, else the first three. Ids may be numbers or text; they are re-indexed
         densely in sorted order. A path is not checked against the catalog.
     data_dir : path, optional
-        For a name: the folder that holds the official file (also in the sub-folder of its
-        archive, or as the unopened archive), or the file itself. By default the user's cache, into
-        which the file is downloaded if it is not there. For a path: where a relative path starts.
+        Official file of a named data set, or the folder that holds it. The folder may also hold the archive,
+        opened or not. If left out, the file comes from the user's cache, and is downloaded into it if need
+        be. With a path of a table: the folder where a relative path starts.
     threshold : float, optional
-        The outcome of a pair is 1 when its rating is greater than this, in the units of the
-        rating. Default: that of the data set (3 for the stars of ml-1m and yelp, 0.6 for the watch
-        ratio of kuairec); for a table 3, which fits stars from 1 to 5: say it for any other scale.
+        Rating above which the outcome of a pair is 1, in the units of the rating. The default is that of the
+        data set: 3 for the stars of ml-1m and yelp, 0.6 for the watch ratio of kuairec. For a table it is 3,
+        which fits stars from 1 to 5; any other scale needs its own threshold.
     seed : int
-        Draws the 20 % of KuaiRec that count as observed; no effect on other data.
+        Seed of the draw of the 20 % of KuaiRec that count as observed; no effect on other data.
     columns : sequence of 3 str, optional
         Names of the columns with user, item and rating, for a table with a header.
     download : bool
         Whether a named data set may be downloaded.
     on_duplicates : {"last", "first", "error"}
-        Which rating of a repeated (user, item) pair to keep, in the order of the file. A warning
-        says how many rows were dropped.
+        Rating of a repeated (user, item) pair to keep, in the order of the file. A warning gives the number
+        of dropped rows.
 
     Returns
     -------
@@ -295,7 +295,7 @@ def _check_labels(series: pd.Series, subject: str) -> None:
 
 
 def _reindex(series: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any] | None, int]:
-    """Dense ids in the sorted order of the labels, the labels (None if nothing changed), their number."""
+    """Return dense ids in sorted order of the labels, the labels (None if unchanged), and their number."""
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(series.cat.categories.dtype)  # else the order would be that of the categories
     codes, uniques = pd.factorize(series, sort=True)
@@ -314,7 +314,7 @@ def _repeats(user: NDArray[np.int64], item: NDArray[np.int64], n_items: int, kee
 def _kept_rows(
     user: NDArray[np.int64], item: NDArray[np.int64], n_items: int, on_duplicates: str, label: str
 ) -> NDArray[np.int64]:
-    """Positions of the rows that stay, in the order of the file; warns if any is dropped."""
+    """Find positions of the rows that stay, in the order of the file; warn if any is dropped."""
     dropped = _repeats(user, item, n_items, "last" if on_duplicates == "last" else "first")
     count = int(dropped.sum())
     if count and on_duplicates == "error":

@@ -1,7 +1,7 @@
-"""From files to a frame of three columns, user, item and rating, in the order of the file.
+"""Readers of files into three columns, user, item and rating, in the order of the file.
 
-Reading is left to the C parser of pandas. It is fast but lenient, so whatever hints at a malformed
-line (an error, a missing last field) leads to a second, slow pass that finds the line.
+The C parser of pandas reads the files. It is fast but lenient. So any hint at a malformed line (an error, a
+missing last field) starts a second, slow pass that finds the line.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def read_official(
     Parameters
     ----------
     path : Path
-        The table, or the zip around it.
+        Path of the table, or of the zip around it.
     entry : DatasetEntry
 
     Returns
@@ -177,14 +177,14 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     Returns
     -------
     DataFrame with columns user, item, rating
-        One row a line, in the order of the file; types as found, nothing checked but that there is
-        at least one row and that all lines have the same number of fields.
+        One row per line, in the order of the file, with types as found. There is at least one row, and all
+        lines have the same number of fields; nothing else is checked.
 
     Raises
     ------
     RatingsError
-        If the file is empty or not readable as a table, if a line has too few or too many fields
-        (its number is given), or if named columns do not exist.
+        If the file is empty or no readable table, a line has too few or too many fields, or named columns do
+        not exist. The error gives the number of the line.
     """
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return _read_parquet(path, columns)
@@ -270,7 +270,7 @@ def _check_field_counts(file: TextFile, separator: str, n_fields: int) -> None:
 
 
 def _positions(header: list[str], columns: Sequence[str] | None, label: str) -> list[int]:
-    """Positions of user, item and rating in a header: by name, else the first three."""
+    """Find positions of user, item and rating in a header: by name, else the first three."""
     wanted = tuple(columns or RATING_COLUMNS)
     if len(header) != 0 and all(name in header for name in wanted):
         return [header.index(name) for name in wanted]

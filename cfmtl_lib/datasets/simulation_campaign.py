@@ -1,4 +1,4 @@
-"""A simulated table of campaign rows as companies have them: numbers, categories, gaps, targeting."""
+"""Simulated table of campaign rows as companies have them: numbers, categories, gaps, targeting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.strata import draw_strata, observe
 
 CAMPAIGN_FEATURES = ("age", "days_since_order", "orders", "spent", "city", "channel", "member")
-"""The columns that were known before the mailing."""
+"""Columns that were known before the mailing."""
 
 CITIES = ("Bergen", "Bodø", "Drammen", "Hamar", "Oslo", "Stavanger", "Tromsø", "Trondheim")
 CHANNELS = ("app", "shop", "web")
@@ -22,13 +22,13 @@ CHANNELS = ("app", "shop", "web")
 
 @dataclass(frozen=True, eq=False)
 class CampaignStudy:
-    """A table of campaign rows with the truth behind it.
+    """Table of campaign rows with the truth behind it.
 
     Attributes
     ----------
     table : DataFrame
-        A row a customer: ``customer``, :data:`CAMPAIGN_FEATURES`, ``mailed``, ``redeemed``, ``bought``, and
-        ``bought_before``: a purchase in the weeks before the mailing, which it cannot have changed.
+        One row per customer: ``customer``, :data:`CAMPAIGN_FEATURES`, ``mailed``, ``redeemed``, ``bought``,
+        ``bought_before``. The last is a purchase in the weeks before the mailing, unaffected by it.
     stratum : ndarray of shape (n,), int8
     strata_probability : ndarray of shape (n, 5), float64
         P(stratum | features), the features complete.
@@ -41,7 +41,7 @@ class CampaignStudy:
     propensity: NDArray[np.float64]
 
     def log(self, *, known_propensity: bool = False) -> IncentiveLog:
-        """The table as a log."""
+        """Return the table as a log."""
         return IncentiveLog.from_frame(
             self.table,
             treatment="mailed",
@@ -57,11 +57,11 @@ def simulated_campaign(
 ) -> CampaignStudy:
     r"""Draw a table of n customers and the log of one mailing.
 
-    Strata follow a multinomial logit of functions of the features that are no lines: who ordered lately and
-    often buys anyway, coupons move people who have gone quiet for some weeks but not for good, most
-    of all young members and app users; cities differ, and so do channels by city. Those who order often, and
-    members, were mailed more: :math:`e(x)` lies in [0.1, 0.9]. Ages and cities are missing for a share of the
-    rows, at random.
+    Strata follow a multinomial logit of nonlinear functions of the features. Customers who ordered lately and
+    often buy anyway. Coupons move customers whose last order was some weeks ago, but not too long ago; young
+    members are moved more. App users are more often coupon takers. Cities differ, and so do channels by city.
+    Those who order often, and members, were mailed more: :math:`e(x)` lies in [0.1, 0.9]. Ages and cities are
+    missing at random for a share of the rows.
 
     Parameters
     ----------
@@ -69,8 +69,8 @@ def simulated_campaign(
         Rows, at least 100.
     seed : int
     generosity : float
-        Of the coupon, >= 0: adds ``log(generosity)`` to the logit of coupon buyers. 1 is the coupon of the
-        book; another one gives another coupon to customers of the same population.
+        Generosity of the coupon, > 0. Its logarithm is added to the logit of coupon buyers. The coupon of the
+        book has 1; another value gives another coupon to customers of the same population.
     missing : float
         Share of missing ages, and of missing cities, in [0, 1).
 

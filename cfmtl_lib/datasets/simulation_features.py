@@ -1,4 +1,4 @@
-"""A simulated log of feature rows whose population is small enough to be summed over exactly."""
+"""Simulated log of feature rows from a population small enough to be summed over exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cfmtl_lib.strata import POTENTIAL_OUTCOMES, draw_strata, observe
 N_FEATURES = 5
 
 POINTS = np.array(list(product((0.0, 1.0), repeat=N_FEATURES)))
-"""The 32 values of x, all equally likely; shape (32, 5)."""
+"""Values of x, 32 in number and all equally likely; shape (32, 5)."""
 
 _STRATA_INTERCEPTS = np.array([0.3, -0.4, 0.0, -0.2, -0.1])
 _STRATA_SLOPES = np.array(
@@ -36,7 +36,7 @@ _PROPENSITY_SLOPES = np.array([0.8, 0.7, -0.5, 0.6, 0.0])
 
 @dataclass(frozen=True, eq=False)
 class FeatureStudy:
-    """A log of features with the truth behind it.
+    """Log of features with the truth behind it.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class FeatureStudy:
     strata_probability : ndarray of shape (n, 5), float64
         P(stratum | x) of each row.
     point : ndarray of shape (n,), int64
-        Which of :data:`POINTS` each row is.
+        Index into :data:`POINTS` of each row.
     """
 
     log: IncentiveLog
@@ -56,18 +56,18 @@ class FeatureStudy:
 
     @property
     def true_nuisances(self) -> LogNuisances:
-        """Propensity and conditional means at the rows of the log, as they are."""
+        """True propensity and conditional means at the rows of the log."""
         assert self.log.propensity is not None
         means = means_of(self.strata_probability)
         return LogNuisances.from_means(self.log.propensity, means, propensity_is_known=True)
 
     def true_value(self, treat: ArrayLike, scenario: str, cost: float) -> float:
-        """Expected reward a unit of a policy that depends on x only, in the population of all x.
+        """Compute the expected reward per unit of a policy that depends on x only, over all x.
 
         Parameters
         ----------
         treat : array_like of shape (n,), bool or in [0, 1]
-            The same for rows of the same x.
+            Treatment of each row, the same for rows of the same x.
         scenario : {"coupon", "cash"}
         cost : float
 
@@ -87,17 +87,17 @@ class FeatureStudy:
 
 
 def strata_probabilities() -> NDArray[np.float64]:
-    """P(stratum | x) at each of :data:`POINTS`, shape (32, 5): see :func:`simulated_features`."""
+    """Return P(stratum | x) at each of :data:`POINTS`, shape (32, 5): see :func:`simulated_features`."""
     return softmax(_STRATA_INTERCEPTS + POINTS @ _STRATA_SLOPES, axis=1)
 
 
 def propensities() -> NDArray[np.float64]:
-    """P(T=1 | x) at each of :data:`POINTS`, shape (32,): see :func:`simulated_features`."""
+    """Return P(T=1 | x) at each of :data:`POINTS`, shape (32,): see :func:`simulated_features`."""
     return expit(_PROPENSITY_INTERCEPT + POINTS @ _PROPENSITY_SLOPES)
 
 
 def means_of(strata_probability: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """The four conditional means that strata probabilities of shape (n, 5) imply, each of shape (n,)."""
+    """Compute the four conditional means, each (n,), that strata probabilities of shape (n, 5) imply."""
     _, c1, y0, y1 = POTENTIAL_OUTCOMES.T
     return {
         name: strata_probability @ (moment.outcome(c1, y1) if moment.arm else moment.outcome(0 * c1, y0))

@@ -1,4 +1,4 @@
-"""Simulated studies: the truth is known down to each pair's strata probabilities."""
+"""Simulated studies with known strata probabilities of each pair."""
 
 from __future__ import annotations
 
@@ -55,35 +55,36 @@ def simulated(
         p_{0101} &= q h (1-v),\; p_{0111} = q h v, \\
         e_{ui} &= P(T{=}1|u,i) = \sigma(0.3 + s_{ui} / \text{overlap}).
 
-    As in the labelling rules of the semi-synthetic data, v makes coupon buyers ("code") or always buyers
-    ("text") the pairs of high affinity, which are also treated more often: T is confounded through s.
+    As in the labelling rules of the semi-synthetic data, v makes pairs of high affinity coupon buyers
+    ("code") or always buyers ("text"). These pairs are also treated more often: T is confounded through s.
     An additive network can represent none of these probabilities exactly unless ``low_rank=0``.
 
     Parameters
     ----------
     labelling : {"code", "text"}
     construction : {"authors", "document"}
-        Chooses the default overlap only: 0.85 (strong confounding) or 1.5 (mild).
+        Name that sets the default overlap only: 0.85 (strong confounding) or 1.5 (mild).
     seed : int
     n_users, n_items, n_pairs : int
-        Distinct pairs, drawn uniformly; 70 % become the training log.
+        Numbers of users, items and distinct pairs. Pairs are drawn uniformly; 70 % become the training log.
     rank : int
     additive, low_rank : float
         Standard deviations of the two parts of the scores.
     separation : float
-        How well the affinity tells always from coupon buyers, and takers from never buyers.
+        Strength with which the affinity separates always from coupon buyers, and never takers from never
+        buyers.
     overlap : float, optional
-        Larger is closer to a randomised trial.
+        Divisor of the affinity in the propensity: larger is closer to a randomised trial.
 
     Returns
     -------
     Study
-        With ``strata_probability`` in ``test`` and ``train_truth``.
+        Study with ``strata_probability`` in ``test`` and ``train_truth``.
 
     Raises
     ------
     UnknownNameError, InputError
-        If a name is unknown or a number out of range.
+        If a name is unknown, or a number is out of range.
 
     Examples
     --------

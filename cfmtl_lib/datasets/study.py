@@ -1,4 +1,4 @@
-"""A study: a training log and test pairs whose true strata are known."""
+"""Study: a training log and test pairs whose true strata are known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cfmtl_lib.strata import observe
 
 @dataclass(frozen=True, eq=False)
 class LabelledPairs:
-    """Pairs with what no log shows: their stratum and the propensity that would draw their treatment.
+    """Pairs with their stratum and the propensity that would draw their treatment, which no log shows.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class LabelledPairs:
         return len(self.stratum)
 
     def rows(self, index: NDArray) -> LabelledPairs:
-        """The pairs at these positions."""
+        """Return the pairs at these positions."""
         p = self.strata_probability
         return LabelledPairs(
             self.x.take(index, axis=0),  # several times faster than x[index]
@@ -54,15 +54,16 @@ class Study:
     Attributes
     ----------
     train : IncentiveLog
-        What an estimator may see. Its ``propensity`` is the true one; the paper's estimators ignore it.
+        Training log, all that an estimator may see. Its ``propensity`` is the true one; the paper's
+        estimators ignore it.
     test : LabelledPairs
-        What policies are judged on.
+        Test pairs, on which policies are evaluated.
     train_truth : LabelledPairs
-        The truth behind the rows of ``train``, for teaching and tests.
+        Truth behind the rows of ``train``, for teaching and tests.
     dataset, labelling, construction : str
-        Where the study comes from.
+        Names of the data set, the labelling and the construction.
     seed : int
-        All random draws of the construction follow from it.
+        Seed of all random draws of the construction.
     fingerprint : str
         SHA-256 of the ratings, or of the simulation's settings.
     """

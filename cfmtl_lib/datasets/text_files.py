@@ -26,19 +26,19 @@ ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file, either plain or a member of a zip archive."""
+    """Text file, either plain or a member of a zip archive."""
 
     path: Path
     member: str | None = None
 
     @property
     def label(self) -> str:
-        """How messages call the file."""
+        """Name of the file in messages."""
         return str(self.path) if self.member is None else f"{self.path} ({self.member})"
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Open for reading bytes; what the archive or the decoding turns up becomes a RatingsError."""
+        """Open the file to read bytes; errors of the archive or of the decoding become a RatingsError."""
         try:
             with ExitStack() as stack:
                 if self.member is None:
@@ -61,7 +61,7 @@ class TextFile:
             ) from error
 
     def git_blob_id(self) -> str:
-        """Git object id of the (unpacked) content."""
+        """Compute the git object id of the (unpacked) content."""
         if self.member is None:
             size = self.path.stat().st_size
         else:
@@ -72,7 +72,7 @@ class TextFile:
 
 
 def lines_of(file: TextFile, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number (from 1) and fields of every line that is not blank; slow, for few lines or errors."""
+    """Yield number (from 1) and fields of every line that is not blank; slow, for few lines or errors."""
     with file.open() as handle:
         text = io.TextIOWrapper(handle, encoding="utf-8-sig", newline=None if separator == "::" else "")
         try:
@@ -98,7 +98,7 @@ def first_line(file: TextFile, separator: str) -> list[str]:
 
 
 def separator_of(file: TextFile) -> str:
-    """Find what separates the fields: by the name of the file, else the first that gives three."""
+    """Find the separator of the fields: by the name of the file, else the first that gives three."""
     preferred = SEPARATOR_OF_SUFFIX.get(file.path.suffix.lower())
     for separator in ([preferred] if preferred else []) + list(SEPARATORS):
         if len(first_line(file, separator)) >= 3:
@@ -119,7 +119,7 @@ def _is_number(text: str) -> bool:
 
 
 def is_header(fields: list[str]) -> bool:
-    """Whether the fields of a first line are names of columns."""
+    """Return whether the fields of a first line are names of columns."""
     # Columns are seldom named by numbers: "1,2,five" is a row with a wrong rating, not a header.
     return not _is_number(fields[2]) and not (_is_number(fields[0]) and _is_number(fields[1]))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cfmtl_lib.errors import InputError, LogError, UnknownNameError, check_choice
-from cfmtl_lib.estimators.baselines import MomentEstimator
-from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.logs.encoding import UNKNOWN
 from cfmtl_lib.policy.rewards import expected_reward
+from cfmtl_lib.runtime.files import replacing
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import STRATA
 
@@ -26,7 +25,7 @@ STRATA_COLUMNS = tuple(f"p_{name.replace(' ', '_')}" for name in STRATA)
 
 
 def score_parquet(
-    model: CFMTL | MomentEstimator,
+    model: LogEstimator,
     source: str | Path,
     target: str | Path,
     *,
@@ -42,23 +41,25 @@ def score_parquet(
     Parameters
     ----------
     model : fitted estimator
-        Of a log that was made from a table (:meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_frame`).
+        Model of a log that was made from a table
+        (:meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_frame`).
     source : str or Path
-        A Parquet file with the columns of the features.
+        Parquet file with the columns of the features.
     target : str or Path
-        The Parquet file of scores: the columns to keep, the five strata probabilities
-        (:data:`STRATA_COLUMNS`) if the model identifies them, and ``reward``. Written whole or not at all.
+        Parquet file of scores: the columns to keep, the five strata probabilities
+        (:data:`STRATA_COLUMNS`) if the model identifies them, and ``reward``. It is written whole or
+        not at all.
     keep : sequence of str
         Columns of the source to copy, such as a customer number.
     scenario : {"coupon", "cash"}
     cost : float or str
         Cost of the incentive, or the column that holds that of each row.
     unknown : {"error", "missing"}
-        What a category is that the log did not have.
+        Treatment of a category that the log did not have.
     rows_per_chunk : int
-        Rows in memory at once.
+        Number of rows in memory at once.
     progress : bool
-        Say on stderr how far it is.
+        Whether to report progress on stderr.
 
     Returns
     -------
@@ -68,8 +69,9 @@ def score_parquet(
     Raises
     ------
     FileNotFoundError
+        If there is no source file.
     LogError
-        Naming the column and the row of the file that cannot be scored; no target is written then.
+        If a row cannot be scored. It names the column and the row of the file; no target is written.
     InputError
         If the model knows no columns, or a parameter is out of range.
     """
@@ -96,7 +98,7 @@ def score_parquet(
     columns = list(dict.fromkeys(needed))
     n_chunks = math.ceil(file.metadata.num_rows / rows_per_chunk)
     done = 0
-    with _Replacing(target) as out:
+    with _replacing_parquet(target) as write:
         chunks = track(
             _chunks(file, columns, rows_per_chunk), total=n_chunks, label="Scoring", enabled=progress
         )
@@ -111,7 +113,7 @@ def score_parquet(
                     error.subject, expected=error.expected, found=error.found, row=row, advice=error.advice
                 ) from error
             kept = {name: chunk[name] for name in keep}
-            out.write(pa.Table.from_pandas(pd.DataFrame({**kept, **scores}), preserve_index=False))
+            write(pa.Table.from_pandas(pd.DataFrame({**kept, **scores}), preserve_index=False))
             done += len(chunk)
         if done == 0:
             raise LogError(source.name, expected="at least one row", found="none")
@@ -124,7 +126,7 @@ def _chunks(file: pq.ParquetFile, columns: list[str], rows: int) -> Iterator[pd.
 
 
 def _scores(
-    model: CFMTL | MomentEstimator, x: np.ndarray, scenario: str, cost: float | np.ndarray
+    model: LogEstimator, x: np.ndarray, scenario: str, cost: float | np.ndarray
 ) -> dict[str, np.ndarray]:
     if not hasattr(model, "predict_strata"):
         return {"reward": model.predict_reward(x, scenario, cost)}
@@ -132,30 +134,20 @@ def _scores(
     return {**dict(zip(STRATA_COLUMNS, p.T, strict=True)), "reward": expected_reward(p, scenario, cost)}
 
 
-class _Replacing:
-    """A Parquet file under a temporary name, which takes its place at the end, or vanishes on an error."""
+@contextmanager
+def _replacing_parquet(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Give a function that appends rows to a Parquet file, which is there whole at the end or not at all."""
+    writer: pq.ParquetWriter | None = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: pq.ParquetWriter | None = None
+    def write(table: pa.Table) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = pq.ParquetWriter(temporary, table.schema)
+        writer.write_table(table.cast(writer.schema))
 
-    def __enter__(self) -> _Replacing:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        os.close(handle)
-        self._temporary = Path(name)
-        return self
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows."""
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._temporary, table.schema)
-        self._writer.write_table(table.cast(self._writer.schema))
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if kind is None:
-            os.replace(self._temporary, self.path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        try:
+            yield write
+        finally:
+            if writer is not None:
+                writer.close()

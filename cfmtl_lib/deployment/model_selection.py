@@ -1,4 +1,4 @@
-"""Choosing between models by what a log shows, not by true strata: likelihood, policy value, calibration."""
+"""Model selection by what a log shows, without true strata: likelihood, policy value, calibration."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.estimators.baselines import MomentEstimator
-from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood, cell_probabilities
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit, fold_of_rows
@@ -26,7 +25,7 @@ from cfmtl_lib.value.scores import unit_scores
 
 def compare_models(
     log: IncentiveLog,
-    models: Mapping[str, CFMTL | MomentEstimator],
+    models: Mapping[str, LogEstimator],
     *,
     folds: int | ArrayLike = 5,
     scenario: str = "coupon",
@@ -37,35 +36,35 @@ def compare_models(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Cross-validate models: likelihood of held-out rows, doubly robust value of the policies they lead to.
+    """Cross-validate models by the likelihood of held-out rows and the AIPW value of their policies.
 
     Parameters
     ----------
     log : IncentiveLog
     models : mapping of str to estimator
-        Unfitted, by name: other classes, or one class with other parameters.
+        Unfitted models by name: other classes, or one class with other parameters.
     folds : int or array_like of shape (n,), integer
-        As in :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit`; clusters of the log stay together.
+        See :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit`; clusters of the log stay together.
     scenario, cost
-        Of the reward that policies are made for.
+        Scenario and cost of the reward that the policies maximise.
     budget : float
-        Share treated at most, within each fold.
+        Largest share of rows that are treated, within each fold.
     nuisances : LogNuisances, optional
-        For the values, the same for all models; cross-fitted on the same folds if left out.
+        Nuisances of the policy values, the same for all models; cross-fitted on the same folds if left out.
     clusters : array_like of shape (n,), optional
-        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
+        See :func:`~cfmtl_lib.value.estimates.policy_value`.
     seed : int
-        Of folds and nuisances.
+        Seed of folds and nuisances.
     progress : bool
-        Say on stderr how far it is.
+        Whether to report progress on stderr.
 
     Returns
     -------
     DataFrame
-        A row a model, in the order given. ``log_likelihood`` (nats a row; NaN where no strata are identified)
-        and ``value`` (conversions a row), ``_error`` their standard errors; ``_behind`` how far each lies
-        below the best, and ``_behind_error`` the standard error of that paired difference. Errors take the
-        fitted models as given.
+        One row per model, in the order given. ``log_likelihood`` is in nats per row (NaN where no strata are
+        identified), ``value`` in conversions per row. For each, ``_error`` is the standard error, ``_behind``
+        the distance to the best model, and ``_behind_error`` the standard error of this paired difference.
+        Standard errors take the fitted models as given.
 
     Raises
     ------
@@ -121,7 +120,7 @@ def _likelihood(p: NDArray[np.float64], log: IncentiveLog, rows: NDArray[np.intp
 def _against_best(
     what: str, of_model: Mapping[str, NDArray[np.float64]], clusters: ArrayLike | None
 ) -> pd.DataFrame:
-    """Mean of each model's rows, and its paired distance from the largest."""
+    """Compute the mean of each model's rows, and its paired distance from the largest."""
     means = {name: values.mean() for name, values in of_model.items() if not np.isnan(values).any()}
     best = max(means, key=means.__getitem__) if means else None
     found = {}
@@ -139,10 +138,10 @@ def _against_best(
 def policy_value_scorer(
     scenario: str = "coupon", *, cost: float, budget: float = PAPER.budget, folds: int = 5
 ) -> Callable[[BaseEstimator, ArrayLike, ArrayLike], float]:
-    """A scorer for ``GridSearchCV``: doubly robust value of the estimator's policy on the held-out rows.
+    """Make a scorer for ``GridSearchCV``: the AIPW value of the estimator's policy on the held-out rows.
 
-    Nuisances are cross-fitted on the held-out rows anew for each candidate; :func:`compare_models` shares
-    them and gives errors.
+    Nuisances are cross-fitted on the held-out rows anew for each candidate. :func:`compare_models` shares
+    them and gives standard errors.
 
     Examples
     --------
@@ -172,24 +171,25 @@ def cell_calibration(
     bins: int = 10,
     clusters: ArrayLike | None = None,
 ) -> pd.DataFrame:
-    """Predicted against observed frequency of the six observable cells, each in bins of its prediction.
+    """Compare predicted and observed frequencies of the six observable cells, in bins of the prediction.
 
     Parameters
     ----------
     strata_probability : array_like of shape (n, 5)
-        At the rows of the log, from a model that was not fitted to them.
+        Strata probabilities at the rows of the log, from a model that was not fitted to them.
     log : IncentiveLog
     bins : int
-        Of equal numbers of rows, at least 1; ties can leave fewer.
+        Number of bins with equal numbers of rows, at least 1; ties can leave fewer.
     clusters : array_like of shape (n,), optional
-        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
+        See :func:`~cfmtl_lib.value.estimates.policy_value`.
 
     Returns
     -------
     DataFrame
         Columns ``treated``, ``collected``, ``converted`` (the cell), ``predicted`` (mean, given the arm),
         ``observed``, ``standard_error`` (of observed minus predicted) and ``rows``. Only rows of the cell's
-        arm count. Calibration is necessary, not sufficient: strata that share a cell can be mixed up at will.
+        arm count. Bins of fewer than two rows or clusters are left out. Calibration is necessary, not
+        sufficient: it does not show confusion between strata that share a cell.
 
     Raises
     ------

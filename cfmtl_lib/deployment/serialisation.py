@@ -1,4 +1,4 @@
-"""Fitted models as arrays and JSON, and back: one encoding for all that models are made of."""
+"""Encoding of fitted models as arrays and JSON, and decoding."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ TRUSTED = (
     "sklearn.utils.validation.check_array",
 )
 """Types of scikit-learn's own learners that skops does not trust by itself. A partial is trusted as a
-container: what it calls is looked at as well."""
+container: what it calls is checked as well."""
 
 FROM_SCHEMA = ("schema_", "n_features_in_", "feature_names_in_")
 """Fitted attributes that the schema of x implies."""
 
 
 class Encoder:
-    """Turns values into what JSON can hold, and collects their arrays by name.
+    """Encoder of values as JSON, which collects their arrays by name.
 
     Attributes
     ----------
     arrays : dict of str to ndarray
+        Arrays of all encoded values, by name.
     """
 
     def __init__(self) -> None:
@@ -69,7 +70,7 @@ class Encoder:
         }
 
     def value(self, value: Any, name: str) -> Any:
-        """Encode one value; ``name`` says where it lies, in errors and as the name of its array."""
+        """Encode one value; ``name`` is its path in errors and the name of its array."""
         kind = type(value)
         if isinstance(value, np.generic):
             value = value.item()
@@ -109,20 +110,20 @@ class Encoder:
 
 
 class Decoder:
-    """Makes values again from what :class:`Encoder` gave.
+    """Decoder of what :class:`Encoder` returned.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
     device : torch.device
-        Where networks go.
+        Device of the networks.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray], device: torch.device) -> None:
         self.arrays, self.device = arrays, device
 
     def estimator(self, stored: Mapping[str, Any], **parameters: Any) -> LogEstimator:
-        """Make an estimator again, some of its parameters replaced.
+        """Decode an estimator, with some of its parameters replaced.
 
         Raises
         ------
@@ -138,7 +139,7 @@ class Decoder:
         return model
 
     def value(self, stored: Any) -> Any:
-        """Make one value again."""
+        """Decode one value."""
         if not isinstance(stored, Mapping):
             return stored
         kind = stored["kind"]

@@ -1,11 +1,13 @@
 """Fitted models in one file, without pickle: arrays as safetensors, everything else as JSON in its header.
 
-A file holds the class, its parameters, what x has to be (names of columns and levels of categories included)
-and what was learnt; no row of the log. Loading makes objects of this library and, for scikit-learn's
-learners, of the types that skops trusts (:data:`~cfmtl_lib.deployment.serialisation.TRUSTED` beside its
-own); nothing in a file is executed. A digest over all content refuses a file that was damaged or changed.
-Who must be safe from someone who changes the digest too keeps the fingerprint that :func:`save` returns,
-and passes it to :func:`load`.
+A file holds the class, its parameters, the schema of x (with names of columns and levels of categories) and
+the fitted values. It holds no row of the log. Loading makes objects of this library only. Learners of
+scikit-learn may also consist of the types that skops trusts and of
+:data:`~cfmtl_lib.deployment.serialisation.TRUSTED`. Nothing in a file is executed.
+
+:func:`load` checks a digest over all content, and so refuses a file that was damaged or changed. An attacker
+could change the digest too. Against that, keep the fingerprint that :func:`save` returns, and pass it to
+:func:`load`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from cfmtl_lib.runtime.provenance import library_version
 FORMAT = "cfmtl_lib model 2"
 
 SKLEARN = ".".join(sklearn.__version__.split(".")[:2])
-"""Learners of another minor version could be read and mean something else."""
+"""Minor version of scikit-learn; learners of another one could be read with another meaning."""
 
 Arrays = Mapping[str, NDArray]
 
@@ -45,9 +47,9 @@ def save(model: LogEstimator, path: str | Path) -> str:
     Parameters
     ----------
     model : LogEstimator
-        Fitted; of this library, or of a subclass anywhere.
+        Fitted estimator of this library, or of a subclass anywhere.
     path : str or Path
-        Of the file, ``.safetensors`` by custom; an older one is replaced.
+        Path of the file, ``.safetensors`` by custom; an older file is replaced.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def save(model: LogEstimator, path: str | Path) -> str:
     Raises
     ------
     NotFittedError
-        Before ``fit``.
+        If the model is not fitted.
     ModelFileError
         If the model holds a learner that could not be loaded again without running code from the file.
 
@@ -102,22 +104,23 @@ def load(
     ----------
     path : str or Path
     fingerprint : str, optional
-        That :func:`save` returned; a file of another one is refused.
+        Fingerprint that :func:`save` returned; a file with another one is refused.
     schema : InputSchema, optional
-        That x will have, ``InputSchema.from_log(log)``; a model of another one is refused.
+        Schema that x will have, ``InputSchema.from_log(log)``; a model with another one is refused.
     device : str
-        Where its networks go.
+        Device of its networks.
 
     Returns
     -------
     fitted estimator
-        Without the log that it was fitted to, and without ``nuisances_``.
+        Estimator without the log that it was fitted to, and without ``nuisances_``.
 
     Raises
     ------
     FileNotFoundError
+        If there is no such file.
     ModelFileError
-        If the file is none of :func:`save`, is damaged, was changed, or has another fingerprint or schema.
+        If :func:`save` did not write the file, it was damaged or changed, or fingerprint or schema differ.
     """
     header, arrays, digest = _read(Path(path))
     if fingerprint is not None and fingerprint != digest:

@@ -1,4 +1,4 @@
-"""What all estimators of the library have in common with those of scikit-learn."""
+"""Conventions that all estimators of the library share with those of scikit-learn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 def as_log(
     x: IncentiveLog | ParquetLog | FeatureRows, y: ArrayLike | None = None
 ) -> IncentiveLog | ParquetLog:
-    """What ``fit`` was given, as a log; see :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_xy`."""
+    """Make a log of x and y; see :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_xy`."""
     if not isinstance(x, ParquetLog):
         return IncentiveLog.from_xy(x, y)
     if y is not None:
@@ -31,23 +31,23 @@ def as_log(
 
 
 class LogEstimator(BaseEstimator):
-    """Base of the estimators: fitted to a log, asked at x.
+    """Base class of the estimators, which are fitted to a log and predict at x.
 
-    A subclass is registered by being defined, ``class Mine(LogEstimator, method="Mine")``. It can then be
-    fitted by that name, compared, saved and loaded. What it learns is kept in attributes that end in _.
+    Defining a subclass, ``class Mine(LogEstimator, method="Mine")``, registers it. It can then be fitted by
+    that name, compared, saved and loaded. Fitted values are attributes that end in an underscore.
 
     ``fit`` takes an :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog`, or x and y as scikit-learn passes
-    them, y with the
-    columns incentive given, collected, converted. So ``Pipeline`` and ``GridSearchCV`` work, where
-    ``predict`` is the reward, ``predict_proba`` the strata and ``score`` the likelihood of held-out rows.
+    them. The columns of y are incentive given, collected, converted. So ``Pipeline`` and ``GridSearchCV``
+    work. ``predict`` gives the reward, ``predict_proba`` the strata and ``score`` the log-likelihood of rows.
 
     Attributes
     ----------
     schema_ : InputSchema
-        What x has to be.
+        Schema that x has to match.
     n_features_in_ : int
+        Number of features of x.
     feature_names_in_ : ndarray of str
-        Only where the log was made of a table.
+        Names of the features; only where the log was made of a table.
     """
 
     schema_: InputSchema
@@ -64,11 +64,11 @@ class LogEstimator(BaseEstimator):
         ESTIMATORS[key_of(cls)] = cls
 
     def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
-        """Take what x has to be from the log that is fitted."""
+        """Store the schema of x from the log that is fitted."""
         self.remember_schema(InputSchema.from_log(log))
 
     def remember_schema(self, schema: InputSchema) -> None:
-        """Set what x has to be."""
+        """Store the schema of x."""
         self.schema_ = schema
         self.n_features_in_ = schema.n_features
         if schema.encoder is not None:
@@ -77,12 +77,12 @@ class LogEstimator(BaseEstimator):
     def predict_reward(
         self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
-        """Predicted reward of treating each row, to rank rows by.
+        """Predict the reward of treating each row, by which rows are ranked.
 
         Parameters
         ----------
         x : IncentiveLog, array_like, DataFrame or (pairs, features)
-            Of the kind that the log of ``fit`` had; n rows.
+            The n rows, of the same kind as in the log of ``fit``.
         scenario : {"coupon", "cash"}
         cost : float, or array_like of shape (n,)
             Cost c >= 0 of the incentive, in units of one conversion net of it.
@@ -94,7 +94,7 @@ class LogEstimator(BaseEstimator):
         Raises
         ------
         NotFittedError
-            Before ``fit``.
+            If the model is not fitted.
         InputError
             If x is not what the model was fitted on, or scenario or cost are bad.
         """
@@ -103,12 +103,12 @@ class LogEstimator(BaseEstimator):
     def predict(
         self, x: IncentiveLog | FeatureRows, scenario: str = "coupon", cost: float | ArrayLike = 0.0
     ) -> NDArray[np.float64]:
-        """Predict the reward under the name that scikit-learn knows; without a cost it is the uplift.
+        """Predict the reward, under scikit-learn's name; at a cost of 0 it is the uplift.
 
         Parameters
         ----------
         x, scenario, cost
-            As in :meth:`predict_reward`. At a cost of 0 both scenarios are alike.
+            See :meth:`predict_reward`. At a cost of 0 both scenarios are alike.
 
         Returns
         -------
@@ -117,14 +117,14 @@ class LogEstimator(BaseEstimator):
         return self.predict_reward(x, scenario, cost)
 
     def score(self, x: IncentiveLog | FeatureRows, y: ArrayLike | None = None) -> float:
-        """Mean log-probability of what rows show, in nats: larger is better.
+        """Compute the mean log-likelihood of the outcomes of rows, in nats; larger is better.
 
         Parameters
         ----------
         x : IncentiveLog, or x as in :meth:`predict_reward`
             Rows that the model was not fitted to.
         y : array_like of shape (n, 3), 0/1
-            Incentive given, collected, converted; not beside a log.
+            Incentive given, collected, converted; left out if x is a log.
         """
         check_is_fitted(self)
         rows = self._rows_with_outcomes(x, y)
@@ -148,14 +148,14 @@ class LogEstimator(BaseEstimator):
 
 
 class StrataEstimator(LogEstimator):
-    """Base of the estimators that identify strata."""
+    """Base class of the estimators that identify strata."""
 
     def predict_strata(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
-        """Strata probabilities at x: shape (n, 5), float64; rows sum to 1."""
+        """Predict strata probabilities at x: shape (n, 5), float64; rows sum to 1."""
         raise NotImplementedError
 
     def predict_proba(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
-        """:meth:`predict_strata`, by the name that scikit-learn knows."""
+        """Predict strata probabilities, under scikit-learn's name for :meth:`predict_strata`."""
         return self.predict_strata(x)
 
     def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:

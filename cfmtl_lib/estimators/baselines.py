@@ -1,6 +1,6 @@
 r"""The paper's baselines and its three counterfactual estimators, on pairs or features.
 
-CATE methods (OR, IPS, DR) predict :math:`(1+c)(\mu_1 - \mu_0) - c` and know no strata; Naive predicts
+CATE methods (OR, IPS, DR) predict :math:`(1+c)(\mu_1 - \mu_0) - c` and identify no strata. Naive predicts
 :math:`\mu_1 - c`. Their counterfactual twins (CF-OR, CF-IPS, CF-DR) estimate the five strata from the same
 moments and predict each row's expected reward. Moments and families:
 :mod:`cfmtl_lib.nuisances.pair_nuisances`.
@@ -30,39 +30,40 @@ from cfmtl_lib.protocol import PAPER
 
 
 class MomentEstimator(LogEstimator):
-    """Base of the estimators that are functions of fitted moments.
+    """Base class of the estimators that are functions of fitted moments.
 
-    Pairs are fitted by the paper's network unless ``outcome`` says otherwise; anything else by scikit-learn
-    learners (:mod:`cfmtl_lib.nuisances.feature_nuisances`).
+    The paper's network fits pairs unless ``outcome`` is given. Learners of scikit-learn fit anything else
+    (:mod:`cfmtl_lib.nuisances.feature_nuisances`).
 
     Parameters
     ----------
     config : FitConfig
-        Of every network of pairs.
+        Settings of every network of pairs.
     propensity_clip : (float, float)
-        Bounds of the estimated propensity (IPS and DR families). A known propensity of features is used as it
-        is; the paper estimates that of pairs in any case.
+        Bounds of the estimated propensity (IPS and DR families). A known propensity of features is not
+        clipped. The propensity of pairs is always estimated, as in the paper.
     outcome : classifier, optional
-        For the outcome regressions; see :func:`~cfmtl_lib.nuisances.learners.default_classifier` and
+        Classifier of the outcome regressions; see
+        :func:`~cfmtl_lib.nuisances.learners.default_classifier` and
         :func:`~cfmtl_lib.nuisances.learners.adapt_learner`.
     propensity : classifier, optional
-        The kind of ``outcome`` if left out.
+        Classifier of the propensity; of the same kind as ``outcome`` if left out.
     pseudo_outcome : regressor, optional
-        For the targets of the IPS and DR families, which are no probabilities; gradient boosting if left out.
+        Regressor of the IPS and DR targets, which are no probabilities; gradient boosting if left out.
     folds : int
-        Of the cross-fitting behind these targets.
+        Number of folds of the cross-fitting behind these targets.
     device : str or torch.device
-        Of the networks. "auto" takes CUDA where there is a CUDA device.
+        Device of the networks. "auto" takes CUDA where there is a CUDA device.
     seed : int
     progress : bool
-        Say on stderr how far the fits are.
+        Whether to report progress on stderr.
 
     Attributes
     ----------
     moments_ : dict of str to AdditiveNetwork or FittedMean
-        The fitted moments that the method uses.
+        Fitted moments that the method uses.
     nuisances_ : PairNuisances or FeatureNuisances
-        All fits made for it, with their training curves.
+        All fits made for the estimator, with their training curves.
     schema_, n_features_in_, feature_names_in_
         See :class:`~cfmtl_lib.estimators.base.LogEstimator`.
     """
@@ -110,8 +111,8 @@ class MomentEstimator(LogEstimator):
             Incentive given, collected, converted, beside features; see
             :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_xy`.
         nuisances : PairNuisances, optional
-            Fits of the same log to share with other estimators. They must have been made with the
-            settings of this estimator.
+            Fits of the same log, shared with other estimators. They must have the settings of this
+            estimator.
 
         Returns
         -------
@@ -164,20 +165,21 @@ class MomentEstimator(LogEstimator):
         return {name: nuisances.moment(self.family, name) for name in self.uses}
 
     def predict_moment(self, x: IncentiveLog | FeatureRows, name: str) -> NDArray[np.float64]:
-        """One fitted moment at x, shape (n,)."""
+        """Predict one fitted moment at x, shape (n,)."""
         check_is_fitted(self, "moments_")
         moment = self.moments_[check_choice("moment", name, self.moments_)]
         return moment.predict(self.schema_.matrix(x))
 
     def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:
-        """Of conversions alone: the method says nothing on collecting."""
+        """Use conversions alone, for the method does not predict collecting."""
         return outcome_log_likelihood(log, *(self.predict_moment(log, name) for name in self.uses[:2]))
 
 
 class Naive(MomentEstimator, method="Naive"):
-    r"""Rank by response, :math:`\mu_1(x) - c`: who converts when treated, whatever they would do untreated.
+    r"""Ranking by response, :math:`\mu_1(x) - c`: the probability of converting if treated, net of cost.
 
-    Estimates :math:`\mu_1` by regression on the treated rows. Ignores the scenario. Identifies no stratum.
+    It estimates :math:`\mu_1` by regression on the treated rows. It ignores the scenario, and what rows would
+    do untreated. It identifies no stratum.
     """
 
     uses = ("converted_treated",)
@@ -192,14 +194,14 @@ class Naive(MomentEstimator, method="Naive"):
 
 
 class OR(MomentEstimator, method="OR"):
-    r"""Rank by net effect, :math:`(1+c)(\mu_1 - \mu_0) - c`, both means by outcome regression (a T-learner).
+    r"""Ranking by net effect, :math:`(1+c)(\mu_1 - \mu_0) - c`, by outcome regression (a T-learner).
 
-    The cost is charged as if all who do not convert because of the incentive were always buyers, in
-    both scenarios. Identifies coupon buyers (the CATE), no other stratum.
+    In both scenarios the cost is charged as if all rows but the coupon buyers were always buyers. The method
+    identifies coupon buyers (the CATE) and no other stratum.
     """
 
     def predict_cate(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
-        r"""Uplift :math:`\mu_1(x) - \mu_0(x)`, shape (n,)."""
+        r"""Predict the uplift :math:`\mu_1(x) - \mu_0(x)`, shape (n,)."""
         return self.predict_moment(x, "converted_treated") - self.predict_moment(x, "converted_untreated")
 
     def predict_reward(
@@ -213,25 +215,25 @@ class OR(MomentEstimator, method="OR"):
 
 
 class IPS(OR, method="IPS"):
-    """As :class:`OR`, both means fitted to inverse-propensity weighted outcomes."""
+    """Variant of :class:`OR` with both means fitted to inverse-propensity weighted outcomes."""
 
     family = "IPS"
 
 
 class DR(OR, method="DR"):
-    """As :class:`OR`, both means fitted to doubly robust (AIPW) pseudo-outcomes."""
+    """Variant of :class:`OR` with both means fitted to doubly robust (AIPW) pseudo-outcomes."""
 
     family = "DR"
 
 
 class ORNet(OR, method="OR-net"):
-    r"""Uplift whose cost is paid on take-up: :math:`(1+c)(\mu_1 - \mu_0) - c\,w`, by outcome regression.
+    r"""Ranking by uplift, cost paid on take-up: :math:`(1+c)(\mu_1 - \mu_0) - c\,w`, by outcome regression.
 
-    What is paid for is observed under treatment: in the coupon scenario a used coupon,
-    :math:`w(x) = P(C{=}1, Y{=}1|T{=}1, x)`; in the cash scenario a collected incentive,
-    :math:`w(x) = P(C{=}1|T{=}1, x)`. No stratum is asked for, and neither exclusion nor monotonicity are
-    used. Under both, this is the expected reward of the pair: it equals that of :class:`CFOR` with
-    ``cell_form="joint"``, for any values of the moments.
+    The payment w is observed under treatment. In the coupon scenario it is for a used coupon,
+    :math:`w(x) = P(C{=}1, Y{=}1|T{=}1, x)`. In the cash scenario it is for a collected incentive,
+    :math:`w(x) = P(C{=}1|T{=}1, x)`. The method needs no strata and uses neither exclusion nor monotonicity.
+    Under both assumptions, it predicts the expected reward of the pair. For any values of the moments, this
+    equals the reward of :class:`CFOR` with ``cell_form="joint"``.
     """
 
     uses = tuple(MOMENTS)
@@ -249,12 +251,12 @@ class ORNet(OR, method="OR-net"):
 
 
 class IPSNet(ORNet, method="IPS-net"):
-    """As :class:`ORNet`, moments fitted to inverse-propensity weighted outcomes."""
+    """Variant of :class:`ORNet` with moments fitted to inverse-propensity weighted outcomes."""
 
     family = "IPS"
 
 
 class DRNet(ORNet, method="DR-net"):
-    """As :class:`ORNet`, moments fitted to doubly robust (AIPW) pseudo-outcomes."""
+    """Variant of :class:`ORNet` with moments fitted to doubly robust (AIPW) pseudo-outcomes."""
 
     family = "DR"

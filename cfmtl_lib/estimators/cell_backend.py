@@ -1,7 +1,7 @@
-"""How CF-MTL is fitted to one kind of x: the interface of a backend, and which one a log gets.
+"""Backends that fit CF-MTL to one kind of x: their interface, and the choice of one for a log.
 
 A backend is one file: a configuration, a class that fits it, and a fitted model that predicts strata and
-propensity. It enters by being defined; :class:`~cfmtl_lib.estimators.cfmtl.CFMTL` knows none by name.
+propensity. Defining the class registers it; :class:`~cfmtl_lib.estimators.cfmtl.CFMTL` names no backend.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from cfmtl_lib.models.losses import CellNetwork, CellWeights
 
 @dataclass(frozen=True)
 class CellTask:
-    """What is to be fitted, whatever x is.
+    """Settings of a fit that do not depend on the kind of x.
 
     Attributes
     ----------
     name : str
-        In messages, and in what random numbers are drawn from.
+        Name in messages, and in the purpose that random numbers are derived from.
     weights : CellWeights
     propensity_weight, propensity_floor : float
-        Of the loss, see :class:`~cfmtl_lib.models.losses.CellNetwork`.
+        Settings of the loss; see :class:`~cfmtl_lib.models.losses.CellNetwork`.
     device : torch.device
     seed : int
     progress : bool
-        Say on stderr how far the fits are.
+        Whether to report progress on stderr.
     """
 
     name: str
@@ -59,16 +59,16 @@ class CellTask:
 
 @dataclass(frozen=True)
 class FirstStage:
-    """What CF-MTL-v1 fits before the cells.
+    """Settings of the fits that CF-MTL-v1 makes before it fits the cells.
 
     Attributes
     ----------
     propensity, outcome : FitConfig
-        Of the fits of T and of Y.
+        Settings of the fits of T and of Y.
     frozen : bool
-        Train only the strata head afterwards.
+        Whether to train only the strata head afterwards.
     done : object, optional
-        The fits themselves, where they were made before.
+        Finished fits, if they were made before.
     """
 
     propensity: FitConfig
@@ -78,7 +78,7 @@ class FirstStage:
 
 
 class FittedCells(Protocol):
-    """A fitted model of strata and propensity; also a :class:`~cfmtl_lib.runtime.registry.Part`."""
+    """Fitted model of strata and propensity; also a :class:`~cfmtl_lib.runtime.registry.Part`."""
 
     def predict(self, part: str, x: NDArray) -> NDArray[np.float64]:
         """Return probabilities of "strata", shape (n, 5), or of the "propensity", shape (n,)."""
@@ -86,17 +86,17 @@ class FittedCells(Protocol):
 
 
 class CellBackend(ABC):
-    """Fits CF-MTL to logs of one kind of x.
+    """Backend that fits CF-MTL to logs of one kind of x.
 
     Parameters
     ----------
     config : object
-        Of the type :attr:`config_type`.
+        Settings, of the type :attr:`config_type`.
     """
 
     config_type: ClassVar[type]
     x_kind: ClassVar[str]
-    """In words, for messages: "pairs"."""
+    """Kind of x in words, for messages: "pairs"."""
 
     backends: ClassVar[list[type[CellBackend]]] = []
 
@@ -110,12 +110,12 @@ class CellBackend(ABC):
     @classmethod
     @abstractmethod
     def takes(cls, log: IncentiveLog | ParquetLog) -> bool:
-        """Whether the backend can be fitted to this log."""
+        """Return whether the backend can be fitted to this log."""
 
     @classmethod
     @abstractmethod
     def default_config(cls) -> Any:
-        """Return the configuration that is taken if none is given."""
+        """Return the default configuration."""
 
     @abstractmethod
     def fit(
@@ -126,20 +126,20 @@ class CellBackend(ABC):
         Parameters
         ----------
         log : IncentiveLog or ParquetLog
-            One that the backend takes.
+            Log that the backend takes.
         task : CellTask
         first_stage : FirstStage, optional
-            Of CF-MTL-v1.
+            First stage of CF-MTL-v1.
 
         Returns
         -------
         FittedCells, dict of str to History
-            The model, and the training curve of each fit.
+            Fitted model, and the training curve of each fit.
         """
 
 
 def backend_for(log: IncentiveLog | ParquetLog, config: Any = None) -> CellBackend:
-    """Choose the backend of a configuration, or without one the first that takes the log.
+    """Choose the backend of a configuration or, without one, the first that takes the log.
 
     Raises
     ------

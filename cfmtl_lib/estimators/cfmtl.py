@@ -1,8 +1,8 @@
 r"""CF-MTL: strata probabilities and propensity learnt together from the six observable cells.
 
-With strata probabilities f(x) and propensity g(x), cell (t, c, y) has probability g(x) or 1 - g(x)
-times a sum of strata (:data:`~cfmtl_lib.strata.CELL_MEMBERSHIP`; paper, Section 3.3). The loss adds one
-binary cross-entropy a cell, each over all rows: the entire space, not one arm.
+Let f(x) be the strata probabilities and g(x) the propensity. Cell (t, c, y) then has probability g(x) or
+1 - g(x), times a sum of strata (:data:`~cfmtl_lib.strata.CELL_MEMBERSHIP`; paper, Section 3.3). The loss adds
+one binary cross-entropy per cell. Each runs over all rows: the entire space, not one arm.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from cfmtl_lib.runtime.devices import resolve_device
 class CFMTL(StrataEstimator, method="CF-MTL"):
     r"""CF-MTL: propensity and strata trained together from the first step.
 
-    On pairs as in the authors' code, their networks and their stopping rule. On features with small networks
-    of their own (:mod:`cfmtl_lib.models.feature_networks`), which the paper does not have. The log decides
-    which backend fits; see :mod:`cfmtl_lib.estimators.cell_backend`.
+    On pairs it uses the networks and the stopping rule of the authors' code. On features it uses small
+    networks (:mod:`cfmtl_lib.models.feature_networks`), which the paper does not have. The log decides which
+    backend fits; see :mod:`cfmtl_lib.estimators.cell_backend`.
 
     With :math:`q_k` the probability of cell k and :math:`z_{kn} = 1` where row n lies in it, the loss is
 
@@ -43,24 +43,24 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
     Parameters
     ----------
     config : FitConfig or FeatureConfig, optional
-        Of the networks: ``FitConfig`` for pairs, ``FeatureConfig`` for features and for pairs with
+        Settings of the networks: ``FitConfig`` for pairs, ``FeatureConfig`` for features and for pairs with
         features. The published settings, or ``FeatureConfig()``, if left out.
     weights : CellWeights
-        :math:`w_k`; a weight of 0 leaves a term out.
+        Weights :math:`w_k` of the six cells; 0 leaves a term out.
     propensity_weight : float
-        :math:`\eta`.
+        Weight :math:`\eta` of the squared error of the propensity.
     propensity_floor : float
         Lower bound of g inside the loss.
     device : str or torch.device
-        "auto" takes CUDA where there is a CUDA device.
+        Device of the networks. "auto" takes CUDA where there is a CUDA device.
     seed : int
     progress : bool
-        Say on stderr how far the fits are.
+        Whether to report progress on stderr.
 
     Attributes
     ----------
     network_ : FittedCells
-        Predicts strata and propensity: a ``CellNetwork`` of pairs, or ``FeatureCells``.
+        Fitted model of strata and propensity: a ``CellNetwork`` of pairs, or ``FeatureCells``.
     schema_, n_features_in_, feature_names_in_
         See :class:`~cfmtl_lib.estimators.base.LogEstimator`.
     histories_ : dict of str to History
@@ -149,7 +149,7 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         return self.network_.predict("strata", self.schema_.matrix(x))
 
     def predict_propensity(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
-        """Predict the propensity at x before the floor, shape (n,)."""
+        """Predict the propensity at x, before its lower bound applies; shape (n,)."""
         check_is_fitted(self, "network_")
         return self.network_.predict("propensity", self.schema_.matrix(x))
 

@@ -21,21 +21,21 @@ from cfmtl_lib.protocol import PAPER
 
 
 class CFMTLv1(CFMTL, method="CF-MTL-v1"):
-    """CF-MTL-v1, the reproduction report's change: pre-train, then fine-tune everything on the cells.
+    """CF-MTL-v1 of the reproduction report: pre-training, then fine-tuning of everything on the cells.
 
     Propensity NCF and outcome MF are fitted first, each by itself. A new strata head is put on the
     MF's embeddings, and all parameters are trained on the six cell losses, without a propensity loss. The
-    report's prose suggests that the first two models stay as they are; in its listing they are
-    trained on. ``frozen=True`` holds them still.
+    report's prose suggests that the first two models stay fixed; its listing trains them further.
+    ``frozen=True`` keeps them fixed.
 
     Parameters
     ----------
     config, weights, propensity_floor, device, seed, progress
-        As in :class:`~cfmtl_lib.estimators.cfmtl.CFMTL`.
+        See :class:`~cfmtl_lib.estimators.cfmtl.CFMTL`.
     pretraining_propensity, pretraining_outcome : FitConfig
-        Of the two first fits on pairs; of those on features only the loss is taken.
+        Settings of the two first fits on pairs. On features only their loss is used.
     frozen : bool
-        Train only the strata head in the second stage.
+        Whether to train only the strata head in the second stage.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
         Parameters
         ----------
         x, y
-            As in :meth:`cfmtl_lib.estimators.cfmtl.CFMTL.fit`.
+            See :meth:`cfmtl_lib.estimators.cfmtl.CFMTL.fit`.
         pretrained : Pretrained, optional
-            From :meth:`pretrain` of an estimator with the same settings on the same log of pairs. Loss
-            weights and ``frozen`` may differ, as they matter only afterwards.
+            First stage that :meth:`pretrain` of an estimator with the same settings made on the same log of
+            pairs. Loss weights and ``frozen`` may differ, as they matter only afterwards.
 
         Returns
         -------
@@ -90,7 +90,7 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
         LogError
             If x and y make no log.
         InputError
-            As :meth:`cfmtl_lib.estimators.cfmtl.CFMTL.fit`; or if embeddings differ in length, or
+            If :meth:`cfmtl_lib.estimators.cfmtl.CFMTL.fit` would raise it, embeddings differ in length, or
             ``pretrained`` belongs to another log or other settings.
         """
         log = as_log(x, y)

@@ -28,12 +28,12 @@ class CFOR(StrataEstimator, OR, method="CF-OR"):
     Parameters
     ----------
     config, propensity_clip, outcome, propensity, pseudo_outcome, folds, device, seed, progress
-        As in :class:`MomentEstimator`.
+        See :class:`~cfmtl_lib.estimators.baselines.MomentEstimator`.
     cell_form : {"joint", "product"}
-        Where the identification asks for :math:`P(C{=}1,Y{=}1|T{=}1,x)`: "joint" fits it (the paper's
-        Section 3.2); "product" takes P(C=1|T=1,x) P(Y=1|T=1,x) and always fits take-up by outcome
-        regression, as the authors' code does, which is right only if C and Y are
-        independent given T = 1 and x.
+        Source of :math:`P(C{=}1,Y{=}1|T{=}1,x)` in the identification. "joint" fits it (the paper's Section
+        3.2). "product" takes :math:`P(C{=}1|T{=}1,x) P(Y{=}1|T{=}1,x)`, as the authors' code does. It always
+        fits take-up by outcome regression. The product is right only if C and Y are independent given T = 1
+        and x.
     """
 
     def __init__(
@@ -71,12 +71,13 @@ class CFOR(StrataEstimator, OR, method="CF-OR"):
         return fitted | {"collected_treated": nuisances.moment("OR", "collected_treated")}
 
     def predict_strata(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
-        """Strata probabilities at x.
+        """Predict strata probabilities at x.
 
         Returns
         -------
         ndarray of shape (n, 5), float64
-            Rows sum to 1. Entries can be negative where the fitted moments violate the testable implications.
+            Strata probabilities; rows sum to 1. Entries can be negative where the fitted moments violate the
+            testable implications.
         """
         check_is_fitted(self, "moments_")
         moments = {name: self.predict_moment(x, name) for name in self.moments_}
@@ -94,12 +95,12 @@ class CFOR(StrataEstimator, OR, method="CF-OR"):
 
 
 class CFIPS(CFOR, method="CF-IPS"):
-    """CF-IPS: as :class:`CFOR`, moments fitted to inverse-propensity weighted outcomes."""
+    """CF-IPS: :class:`CFOR` with moments fitted to inverse-propensity weighted outcomes."""
 
     family = "IPS"
 
 
 class CFDR(CFOR, method="CF-DR"):
-    """CF-DR: as :class:`CFOR`, moments fitted to doubly robust (AIPW) pseudo-outcomes."""
+    """CF-DR: :class:`CFOR` with moments fitted to doubly robust (AIPW) pseudo-outcomes."""
 
     family = "DR"

@@ -1,4 +1,4 @@
-"""CF-MTL on features: networks trained on the six cells, stopped on held-out rows, and averaged."""
+"""CF-MTL on features: an average of networks trained on the six cells with early stopping."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 from cfmtl_lib.estimators.cell_backend import CellBackend, CellTask, FirstStage
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.logs.validation import draw_groups
 from cfmtl_lib.models.config import History
 from cfmtl_lib.models.feature_networks import (
     FeatureConfig,
@@ -46,7 +47,7 @@ class FeatureCells(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def predict(self, part: str, x: NDArray) -> NDArray[np.float64]:
-        """Mean over the networks of the probabilities of "strata", (n, 5), or of the "propensity", (n,)."""
+        """Average the probabilities of "strata", (n, 5), or of the "propensity", (n,), over the networks."""
         return predict_features([getattr(network, part) for network in self.networks], self.scaler, x)
 
     def to_parts(self) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class FeatureCells(nn.Module):
 
 
 class FeatureNetworks(CellBackend):
-    """Fit several small networks to a log of features, and average them."""
+    """Backend that fits several small networks to a log of features and averages them."""
 
     config_type = FeatureConfig
     x_kind = "features"
@@ -68,12 +69,12 @@ class FeatureNetworks(CellBackend):
 
     @classmethod
     def takes(cls, log: IncentiveLog | ParquetLog) -> bool:
-        """Whether the log holds features, or pairs with features."""
+        """Return whether the log holds features, or pairs with features."""
         return not log.is_pairs
 
     @classmethod
     def default_config(cls) -> FeatureConfig:
-        """Return two hidden layers of 64, four networks."""
+        """Return the default settings: two hidden layers of 64 units, four networks."""
         return FeatureConfig()
 
     @one_torch_thread()  # steps this small gain nothing from two, and lose much where others compute
@@ -139,10 +140,8 @@ class FeatureNetworks(CellBackend):
 
 
 def held_out_rows(log: IncentiveLog, share: float, seed: int, network: int) -> NDArray[np.bool_] | None:
-    """Rows that a network is stopped on, whole clusters where the log has them; None without any."""
+    """Draw the validation set of a network, by whole clusters where the log has them; None if empty."""
     if share == 0:
         return None
-    together = np.arange(len(log)) if log.cluster is None else log.cluster
-    names, member = np.unique(together, return_inverse=True)
-    drawn = np.random.default_rng([seed, network]).permutation(len(names)) < max(1, round(share * len(names)))
-    return drawn[member]
+    rng = np.random.default_rng([seed, network])
+    return draw_groups(log.groups, lambda n_groups: max(1, round(share * n_groups)), rng)

@@ -1,10 +1,9 @@
-r"""What the loss of CF-MTL can see, and what it cannot once the terms of the untreated cells are gone.
+r"""Identification of the strata by the loss of CF-MTL, with and without the terms of the untreated cells.
 
-The four treated cells hold coupon buyers and always buyers as their sum only. So the loss of these cells
-is the same for all strata probabilities that differ by a multiple of :math:`(0, 0, 0, 1, -1)`: along that
-direction the likelihood is flat, and where a fit ends there depends on its start, weight decay and path.
-Either cell of the untreated arm ends that: (0, 0, 1) holds always buyers without coupon buyers, (0, 0, 0) the
-reverse.
+The four treated cells hold coupon buyers and always buyers as their sum only. So the loss of these cells is
+constant along the direction :math:`(0, 0, 0, 1, -1)` of the strata probabilities. The likelihood is flat
+there: where a fit ends depends on its start, weight decay and path. Either cell of the untreated arm
+identifies both strata. Cell (0, 0, 1) holds always buyers without coupon buyers, cell (0, 0, 0) the reverse.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from cfmtl_lib.strata import ALWAYS_BUYER, CELL_MEMBERSHIP, COUPON_BUYER
 
 
 def unseen_directions(weights: CellWeights) -> NDArray[np.float64]:
-    """Directions of strata probabilities that cells with a positive weight do not depend on.
+    """Find directions of strata probabilities that cells with a positive weight do not depend on.
 
     Parameters
     ----------
@@ -28,7 +27,7 @@ def unseen_directions(weights: CellWeights) -> NDArray[np.float64]:
     Returns
     -------
     ndarray of shape (5, m), float64
-        An orthonormal basis; m = 0 if the strata are identified from these cells.
+        Orthonormal basis; m = 0 if the strata are identified from these cells.
 
     Examples
     --------
@@ -46,13 +45,13 @@ def unseen_directions(weights: CellWeights) -> NDArray[np.float64]:
 
 
 def move_between_buyers(strata_probability: ArrayLike, share: float) -> NDArray[np.float64]:
-    """Strata probabilities after a share of one kind of buyers is moved to the other.
+    """Move a share of one kind of buyers to the other, in strata probabilities.
 
     Parameters
     ----------
     strata_probability : array_like of shape (n, 5), float
     share : float in [-1, 1]
-        Above 0, this share of the always buyers become coupon buyers; below 0, the reverse.
+        Share of the always buyers that become coupon buyers; below 0, the reverse.
 
     Returns
     -------

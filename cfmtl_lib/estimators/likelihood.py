@@ -1,4 +1,4 @@
-"""How well predictions explain what a log shows: what models can be compared by without true strata."""
+"""Likelihood of what a log shows, by which models can be compared without true strata."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.strata import CELL_MEMBERSHIP, N_TREATED_CELLS, STRATA
 
 LEAST_PROBABILITY = 1e-4
-"""Given to a cell that a model holds for less likely, or for impossible: plug-in estimates can leave [0, 1],
-and one surprise should not decide between models."""
+"""Lower bound of the probability of an observed cell, as plug-in estimates can leave [0, 1]. One unlikely row
+should not decide between models."""
 
 
 def cell_probabilities(strata_probability: ArrayLike, treated: ArrayLike) -> NDArray[np.float64]:
-    """P(cell | T, x) of the six cells; 0 for those of the other arm.
+    """Compute P(cell | T, x) of the six cells; 0 for those of the other arm.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def cell_probabilities(strata_probability: ArrayLike, treated: ArrayLike) -> NDA
     Returns
     -------
     ndarray of shape (n, 6), float64
-        In the order of :data:`~cfmtl_lib.strata.CELLS`.
+        Probabilities in the order of :data:`~cfmtl_lib.strata.CELLS`.
 
     Examples
     --------
@@ -50,10 +50,10 @@ def observed_cell_probability(strata_probability: ArrayLike, log: IncentiveLog) 
 
 
 def cell_log_likelihood(strata_probability: ArrayLike, log: IncentiveLog) -> NDArray[np.float64]:
-    """Log-probability of what each row of a log shows, given its treatment; shape (n,), in nats.
+    """Compute the log-likelihood of the cell of each row, given its treatment; shape (n,), in nats.
 
-    The propensity does not enter: the mean over held-out rows compares models of strata, however they see
-    the assignment. Probabilities below :data:`LEAST_PROBABILITY` count as that.
+    The propensity does not enter. So the mean over held-out rows compares models of strata, whatever their
+    model of the assignment. Probabilities below :data:`LEAST_PROBABILITY` are raised to it.
 
     Examples
     --------
@@ -67,9 +67,9 @@ def cell_log_likelihood(strata_probability: ArrayLike, log: IncentiveLog) -> NDA
 def outcome_log_likelihood(
     log: IncentiveLog, converted_treated: ArrayLike, converted_untreated: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Log-probability of each row's conversion under its arm's mean; shape (n,), in nats.
+    """Compute the log-likelihood of each row's conversion under its arm's mean; shape (n,), in nats.
 
-    Without a mean of the untreated their rows say nothing and get 0.
+    Without a mean of the untreated, their rows get 0.
     """
     treated = log.t == 1
     untreated_mean = converted_treated if converted_untreated is None else converted_untreated

@@ -32,7 +32,7 @@ class Pretrained:
     ----------
     log : IncentiveLog or ParquetLog
     settings : dict
-        Of the estimator that made it, as far as they matter here.
+        Settings of the estimator that the first stage depends on.
     propensity : AdditiveNetwork
         NCF of T.
     outcome : FactorizationNetwork
@@ -48,7 +48,7 @@ class Pretrained:
 
 
 class PairCells(CellBackend):
-    """Fit the paper's networks to a log of pairs, in memory or in files."""
+    """Backend that fits the paper's networks to a log of pairs, in memory or in files."""
 
     config_type = FitConfig
     x_kind = "pairs"
@@ -56,7 +56,7 @@ class PairCells(CellBackend):
 
     @classmethod
     def takes(cls, log: Log) -> bool:
-        """Whether the log holds pairs."""
+        """Return whether the log holds pairs."""
         return log.is_pairs
 
     @classmethod
@@ -104,11 +104,12 @@ class PairCells(CellBackend):
         return network, first.histories
 
     def check(self, stage: FirstStage) -> None:
-        """Refuse a first stage whose embeddings the second could not use on.
+        """Refuse a first stage whose embeddings the second stage cannot use.
 
         Raises
         ------
         InputError
+            If embeddings differ in length, or are frozen under the additive parametrisation.
         """
         if stage.outcome.embedding_k != self.config.embedding_k:
             raise InputError(

@@ -1,1 +1,1 @@
-"""Charts, diagrams and the style that they share."""
+"""Charts, diagrams and their common style."""

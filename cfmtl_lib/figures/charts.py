@@ -1,4 +1,4 @@
-"""Charts of results: calibration, training, rewards, who is treated, curves, ranks."""
+"""Charts of results: calibration, training, rewards, treated pairs, curves, ranks."""
 
 from __future__ import annotations
 
@@ -11,54 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from cfmtl_lib.errors import InputError
 from cfmtl_lib.figures.style import OURS, REPORTED, SERIES, STRATUM_COLOURS, closed_figure
 from cfmtl_lib.strata import STRATA
 
 
-def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int = 10) -> pd.DataFrame:
-    """Predicted against observed frequency in bins of equal size.
-
-    Parameters
-    ----------
-    probability : array_like of shape (n,), float
-        Predicted.
-    happened : array_like of shape (n,), 0/1 or a known probability
-    n_bins : int
-
-    Returns
-    -------
-    DataFrame
-        A row a bin: predicted (mean), observed (mean), standard_error, n.
-
-    Raises
-    ------
-    InputError
-        If there are fewer rows than bins.
-
-    Examples
-    --------
-    >>> calibration_curve([0.1, 0.3, 0.7, 0.9], [0, 0, 1, 1], n_bins=2)["observed"].tolist()
-    [0.0, 1.0]
-    """
-    p, h = np.asarray(probability, dtype=float), np.asarray(happened, dtype=float)
-    if len(p) < n_bins:
-        raise InputError("probability", expected=f"at least n_bins = {n_bins} rows", found=f"{len(p)}")
-    order = np.argsort(p, kind="stable")
-    rows = [
-        {
-            "predicted": p[part].mean(),
-            "observed": h[part].mean(),
-            "standard_error": h[part].std() / np.sqrt(len(part)),
-            "n": len(part),
-        }
-        for part in np.array_split(order, n_bins)
-    ]
-    return pd.DataFrame(rows)
-
-
 def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """One panel a stratum: predicted probability against what happened, with 95 % bars."""
+    """Plot observed shares against predicted probabilities with 95 % bars, a panel for each stratum."""
     figure, axes = plt.subplots(
         1, len(curves), figsize=(2.3 * len(curves), 2.7), squeeze=False, layout="constrained"
     )
@@ -80,12 +38,12 @@ def plot_calibration(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_cell_calibration(table: pd.DataFrame) -> Figure:
-    """One panel an observable cell: predicted against observed frequency within the arm, with 95 % bars.
+    """Plot observed against predicted frequency within the arm with 95 % bars, a panel for each cell.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`~cfmtl_lib.deployment.model_selection.cell_calibration`.
+        Result of :func:`~cfmtl_lib.deployment.model_selection.cell_calibration`.
     """
     cells = list(table.groupby(["treated", "collected", "converted"], sort=False))
     figure, axes = plt.subplots(2, 3, figsize=(7.5, 5.2), layout="constrained")
@@ -102,7 +60,7 @@ def plot_cell_calibration(table: pd.DataFrame) -> Figure:
 
 
 def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """One panel a study: mean fitted against mean true propensity, in bins of the fitted one."""
+    """Plot mean true against mean fitted propensity, in bins of the fitted one, a panel for each study."""
     figure, axes = plt.subplots(
         1, len(curves), figsize=(2.4 * len(curves), 2.9), squeeze=False, layout="constrained"
     )
@@ -117,7 +75,7 @@ def plot_propensity(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
-    """Training loss an epoch as a share of that of the first epoch, each fit in its own panel."""
+    """Plot training loss by epoch as a share of that of the first epoch, a panel for each fit."""
     figure, axes = plt.subplots(
         1, len(losses), figsize=(2.6 * len(losses), 2.5), squeeze=False, layout="constrained"
     )
@@ -130,12 +88,12 @@ def plot_training(losses: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
-    """Bars of the reward of each method with a reference, a panel a scenario.
+    """Plot the reward of each method as bars with a reference, a panel for each scenario.
 
     Parameters
     ----------
     summary : DataFrame
-        Index (scenario, method); columns ``mean``, ``sd`` and, where a value exists, ``reference``.
+        Rewards with index (scenario, method); columns ``mean``, ``sd`` and, where it exists, ``reference``.
     reference : str
         Name of the reference in the legend.
     """
@@ -169,12 +127,12 @@ def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
 
 
 def plot_treated(treated: pd.DataFrame) -> Figure:
-    """Stacked bars of who was treated, by true stratum, a panel a scenario.
+    """Plot stacked bars of treated pairs by true stratum, a panel for each scenario.
 
     Parameters
     ----------
     treated : DataFrame
-        Index (scenario, method); one column a stratum, pairs treated.
+        Numbers of treated pairs with index (scenario, method) and a column for each stratum.
     """
     scenarios = list(dict.fromkeys(treated.index.get_level_values("scenario")))
     figure, axes = plt.subplots(
@@ -190,7 +148,7 @@ def plot_treated(treated: pd.DataFrame) -> Figure:
 
 
 def plot_profiles(at: ArrayLike, losses: Mapping[str, ArrayLike]) -> Figure:
-    """Excess loss along the line between "all are always buyers" and "all are coupon buyers"."""
+    """Plot excess loss along the line between "all are always buyers" and "all are coupon buyers"."""
     figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for (name, loss), style in zip(losses.items(), SERIES, strict=False):
         ax.plot(at, loss, label=name, **style)
@@ -204,7 +162,7 @@ def plot_profiles(at: ArrayLike, losses: Mapping[str, ArrayLike]) -> Figure:
 
 
 def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float]) -> Figure:
-    """A row of dots a sample, with a reference value each."""
+    """Plot a row of dots for each sample, with its reference value."""
     figure, ax = plt.subplots(figsize=(8, 0.5 * len(values) + 1.3), layout="constrained")
     rows = np.arange(len(values))[::-1]
     for y, (name, sample) in zip(rows, values.items(), strict=True):
@@ -227,16 +185,16 @@ def plot_spread(values: Mapping[str, ArrayLike], reference: Mapping[str, float])
 
 
 def plot_bands(curves: Mapping[str, pd.DataFrame], xlabels: Sequence[str], scale: float = 1.0) -> Figure:
-    """Estimated curves over budgets, a panel each, with pointwise intervals inside uniform bands.
+    """Plot estimated curves over budgets, a panel for each, with pointwise intervals inside uniform bands.
 
     Parameters
     ----------
     curves : mapping of str to DataFrame
-        By title: what ``BudgetCurve.frame()`` gives.
+        Results of ``BudgetCurve.frame()`` by title.
     xlabels : sequence of str
-        Of the budgets, a panel each.
+        Labels of the budget axes, one for each panel.
     scale : float
-        Units that values are multiplied by, e.g. the number of pairs for totals.
+        Factor of the values, e.g. the number of pairs for totals.
     """
     figure, axes = plt.subplots(
         1, len(curves), figsize=(3.9 * len(curves), 3.5), squeeze=False, layout="constrained"
@@ -259,15 +217,16 @@ def plot_bands(curves: Mapping[str, pd.DataFrame], xlabels: Sequence[str], scale
 
 
 def plot_curves(curves: pd.DataFrame, highlight: Sequence[str], xlabel: str) -> Figure:
-    """Reward of methods along a setting, with a band of one standard deviation, a panel a scenario.
+    """Plot rewards of methods along a setting, with bands of one standard deviation, a panel a scenario.
 
     Parameters
     ----------
     curves : DataFrame
-        Columns scenario, method, value, mean, sd.
+        Rewards with columns scenario, method, value, mean, sd.
     highlight : sequence of str
         Methods in colour; the others are thin grey lines.
     xlabel : str
+        Label of the setting.
     """
     scenarios = list(dict.fromkeys(curves["scenario"]))
     figure, axes = plt.subplots(
@@ -302,12 +261,12 @@ def _stack(ax: Axes, counts: pd.DataFrame) -> None:
 
 
 def plot_ranking(rewards: pd.DataFrame, highlight: Sequence[str]) -> Figure:
-    """Rank of each method in several settings, best on top; a line a method.
+    """Plot the rank of each method in several settings, best on top, a line for each method.
 
     Parameters
     ----------
     rewards : DataFrame
-        A row a method, a column a setting; the settings' names may have several lines.
+        Rewards with a row for each method and a column for each setting; names may have several lines.
     highlight : sequence of str
         Methods in colour; the others are grey.
     """

@@ -1,4 +1,4 @@
-"""Drawings that explain: the causal graph, the strata, the linear map behind them, the network of CF-MTL."""
+"""Diagrams of the causal graph, the strata, the map from strata to cells, and the network of CF-MTL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INK, FAINT = "#222222", "#888888"
 
 
 def causal_graph() -> Figure:
-    """Features, incentive, collection and conversion; the two arrows that assumptions rule out are dashed."""
+    """Draw the causal graph; the two arrows that assumptions rule out are dashed."""
     figure, ax = plt.subplots(figsize=(7, 3.3), layout="constrained")
     at = {"X": (3.0, 2.5), "T": (0.6, 0.6), "C": (3.0, 0.6), "Y": (5.4, 0.6), "U": (5.4, 2.5)}
     meaning = {
@@ -52,7 +52,7 @@ def causal_graph() -> Figure:
 
 
 def strata_table() -> Figure:
-    """The strata as a two-way table: collected if offered or not, against converting without and with."""
+    """Draw the strata as a table of C(1) against Y(0) and Y(1), with the excluded types."""
     columns = {
         (0, 0): "never",
         (0, 1): "only with\nthe incentive",
@@ -93,7 +93,7 @@ def strata_table() -> Figure:
 
 
 def identification_map() -> Figure:
-    """Left: which strata make up which cell. Right: the solution, strata as sums of four means."""
+    """Draw the map from strata to cells, and its solution: strata as sums of four means."""
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9, 3.7), layout="constrained", gridspec_kw={"width_ratios": [5, 5]}
     )
@@ -109,7 +109,7 @@ def identification_map() -> Figure:
 
 
 def cf_mtl_network() -> Figure:
-    """From pair to logits, strata and cells; a coloured line says that a stratum can be in a cell."""
+    """Draw the network of CF-MTL: pair, logits, strata, cells; coloured lines join a stratum to its cells."""
     figure, ax = plt.subplots(figsize=(9, 5.2), layout="constrained")
     _box(ax, (0.6, 4.5), "user u, item i\n(strata embeddings)", "#EEEEEE", 2.1)
     _box(ax, (0.6, 0.9), "user u, item i\n(propensity emb.)", "#EEEEEE", 2.1)

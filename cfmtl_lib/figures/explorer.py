@@ -1,4 +1,4 @@
-"""A figure with two sliders, budget and cost: plain HTML and JavaScript, no kernel and no network."""
+"""Figure with sliders of budget and cost, in plain HTML and JavaScript without kernel or network."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _KEYS = ["scenario", "method", "cost", "budget"]
 
 @dataclass(frozen=True)
 class Explorer:
-    """What a notebook shows.
+    """Interactive figure of a notebook.
 
     Attributes
     ----------
     html : str
-        The table at one point, which a script, where scripts run, lets the reader move.
+        Table at one point; a script, where scripts run, lets the reader move the point.
     text : str
-        The same for those who see plain text only.
+        Same table as plain text.
     """
 
     html: str
@@ -44,22 +44,21 @@ def explore_rewards(
     *,
     budget: float = 0.4,
     cost: float = 0.4,
-    yardsticks: Collection[str] = ("Oracle", "Random"),
+    references: Collection[str] = ("Oracle", "Random"),
 ) -> Explorer:
-    """Let readers choose budget, cost and scenario, and see what each method earns.
+    """Make a figure where readers choose budget, cost and scenario, and see the reward of each method.
 
     Parameters
     ----------
     surface : DataFrame
-        One study's rows of :func:`~cfmtl_lib.experiments.paper.sensitivity.reward_surface`: columns scenario,
-        method, cost,
-        budget, mean, sd, seeds; every method at every point.
+        Rows of one study of :func:`~cfmtl_lib.experiments.paper.sensitivity.reward_surface`, every method
+        at every point: columns scenario, method, cost, budget, mean, sd, seeds.
     title : str
         Heading of the controls.
     budget, cost : float
-        Where the sliders stand at first, and what is shown where scripts do not run.
-    yardsticks : collection of str
-        Rows that do not count when the best method is named.
+        First point of the sliders, and the point that is shown where scripts do not run.
+    references : collection of str
+        Names of reference methods that are left out when the best method is named.
 
     Returns
     -------
@@ -101,7 +100,7 @@ def explore_rewards(
         "costs": costs,
         "rewards": rewards,
         "seeds": int(surface["seeds"].max()),
-        "yardsticks": list(yardsticks),
+        "references": list(references),
     }
     now = wide.loc[scenarios[0]].xs((cost, budget), level=("cost", "budget")).loc[methods]
     caption = f"{scenarios[0]}, budget {budget:.0%}, cost {cost:g}: mean over {data['seeds']} seeds."

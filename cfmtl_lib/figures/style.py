@@ -1,4 +1,4 @@
-"""How figures look and are handed to a page: one style, one colour a stratum, a text for each."""
+"""Common style of figures, and their form on a page: vector graphics with a text alternative."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cfmtl_lib.errors import InputError
 from cfmtl_lib.strata import STRATA
 
 STRATUM_COLOURS = dict(zip(STRATA, ("#999999", "#56B4E9", "#E69F00", "#009E73", "#D55E00"), strict=True))
-"""From the Okabe-Ito palette, told apart with any vision. Stacks keep this order, for print in grey."""
+"""Colours of the strata (Okabe-Ito), distinct for colour-blind readers; in this order also in grey."""
 
 OURS, REPORTED = "#0072B2", "#CC79A7"
 
@@ -29,7 +29,7 @@ SERIES: tuple[dict[str, Any], ...] = tuple(
         strict=True,
     )
 )
-"""Styles of lines in one figure: by colour and by dashes."""
+"""Styles of lines in one figure, which differ in colour and in dashes."""
 
 
 STYLE: dict[str, Any] = {
@@ -41,18 +41,18 @@ STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "svg.hashsalt": "cfmtl",  # equal figures make equal files
 }
-"""matplotlib's rcParams of the book."""
+"""Settings of matplotlib (rcParams) for the book."""
 
 
 def use_style() -> None:
-    """Draw all figures from here on in the style of the book (changes matplotlib's rcParams)."""
+    """Set the style of the book for all later figures (changes matplotlib's rcParams)."""
     for name, value in STYLE.items():
         plt.rcParams[name] = value  # type: ignore[index]
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw figures in the style of the book inside the block only."""
+    """Set the style of the book for figures inside the block only."""
     with plt.rc_context():
         use_style()
         yield
@@ -60,13 +60,14 @@ def styled() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as a notebook shows it: vector graphics with a text for those who cannot see it.
+    """Figure of a notebook: vector graphics with a text alternative.
 
     Attributes
     ----------
     svg : bytes
+        Vector graphics.
     alt : str
-        What the figure shows.
+        Text alternative: description of the figure.
     """
 
     svg: bytes
@@ -81,23 +82,23 @@ class Picture:
 
 
 def picture(figure: Figure, alt: str) -> Picture:
-    """Make of a figure what a page shows, and let go of it.
+    """Convert a figure to a picture for a page, and close it.
 
     Parameters
     ----------
     figure : Figure
     alt : str
-        The text alternative: what a reader who cannot see the figure should know. At least 20 characters.
+        Text alternative for readers who cannot see the figure, of at least 20 characters.
 
     Returns
     -------
     Picture
-        To be displayed in a notebook.
+        Picture that a notebook displays.
 
     Raises
     ------
     InputError
-        If the text is too short to say anything.
+        If the text has fewer than 20 characters.
 
     Examples
     --------
@@ -115,6 +116,6 @@ def picture(figure: Figure, alt: str) -> Picture:
 
 
 def closed_figure(figure: Figure) -> Figure:
-    """Let go of a figure, so that a notebook shows it where it is returned and not once more."""
+    """Close a figure and return it, so that a notebook shows it only once."""
     plt.close(figure)
     return figure

@@ -1,4 +1,4 @@
-"""The incentive log: who was given an incentive, who collected it, who converted."""
+"""Incentive log: treatment, collection and conversion of each unit."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from cfmtl_lib.logs.validation import (
     checked_propensity,
     checked_size,
     checked_x,
+    draw_groups,
     encoder_of_pairs,
     outcome_columns,
 )
@@ -33,7 +34,7 @@ from cfmtl_lib.strata import observed_cell
 
 @dataclass(frozen=True, eq=False)
 class IncentiveLog:
-    """A validated log of n units. Its constructor is the one place where logs are checked.
+    """Validated log of n units. The constructor checks it.
 
     Parameters
     ----------
@@ -42,22 +43,22 @@ class IncentiveLog:
     t, c, y : array_like of shape (n,), 0/1
         Incentive given, incentive collected, converted.
     propensity : array_like of shape (n,), float in (0, 1), optional
-        Known P(T=1 | x), where the assignment was designed.
+        Known propensity P(T=1 | x), where the assignment was designed.
     n_users, n_items : int, optional
-        Size of the id spaces, where ids beyond those of the log will be asked for later.
+        Size of the id spaces, if later predictions need ids beyond those of the log.
         The largest id plus one if left out. Only for pairs.
     cluster : array_like of shape (n,), optional
-        Which rows were assigned together or behave alike, e.g. the user of each. Errors of values and
-        folds of nuisances go by it.
+        Labels of rows that were assigned together or behave alike, e.g. the user of each. Standard errors
+        and folds of cross-fitting respect them.
     encoder : FrameEncoder, optional
-        How the features were made of a table's columns (see :meth:`from_frame`). With it, missing numbers
+        Encoder of a table's columns as the features (see :meth:`from_frame`). With it, missing numbers
         (NaN) are allowed.
 
     Raises
     ------
     LogError
-        On wrong shapes, values other than 0/1, NaN, a collected incentive that was not given,
-        a propensity outside (0, 1), ids outside their space, or an arm without rows.
+        If a shape is wrong, a value is not 0/1 or is NaN, or an incentive was collected but not given.
+        Also if a propensity lies outside (0, 1), an id outside its space, or an arm has no rows.
 
     Examples
     --------
@@ -130,36 +131,36 @@ be collected that was not given: check how t and c were joined.
         cluster: str | ArrayLike | None = None,
         encoder: FrameEncoder | None = None,
     ) -> Self:
-        """Take a log from a table of campaign rows, and remember how its features were made.
+        """Make a log from a table of campaign rows, and keep the encoder of its features.
 
         Parameters
         ----------
         frame : DataFrame
-            A row a unit.
+            Table with a row for each unit.
         treatment, collected, converted : str
-            Columns of 0/1 (or booleans), without missing values.
+            Names of columns of 0/1 (or booleans), without missing values.
         features : sequence of str
-            Columns known *before* the assignment: numbers, booleans, or texts (categories). Missing values
-            are allowed and stay missing.
+            Names of columns known *before* the assignment: numbers, booleans, or texts (categories). Missing
+            values are allowed and stay missing.
         categories : collection of str
-            Features that are categories though they hold whole numbers: ids of users, codes of shops.
+            Names of features that are categories though they hold whole numbers: ids, codes of shops.
         propensity : str or array_like of shape (n,), optional
-            Column, or values, of the known P(T=1 | x).
+            Column, or values, of the known propensity P(T=1 | x).
         cluster : str or array_like of shape (n,), optional
-            Column, or labels, of what was assigned together.
+            Column, or labels, of the rows that were assigned together.
         encoder : FrameEncoder, optional
-            Of an earlier log, so that a model that was fitted to it understands this one. Learnt from the
+            Encoder of an earlier log, so that a model that was fitted to it accepts this one. Learnt from the
             table if left out.
 
         Returns
         -------
         IncentiveLog
-            With float features and their ``encoder``.
+            Log with float features and their ``encoder``.
 
         Raises
         ------
         LogError
-            Naming the column, what was expected of it, what was found, and the first row where it is so.
+            If a column cannot be used; it names the column, what was expected and found, and the first row.
 
         Examples
         --------
@@ -215,19 +216,19 @@ be collected that was not given: check how t and c were joined.
     def from_xy(
         cls, x: IncentiveLog | FeatureRows, y: ArrayLike | pd.DataFrame | None = None
     ) -> IncentiveLog:
-        """A log as it is, or made of features and outcomes as scikit-learn passes them to ``fit(X, y)``.
+        """Return a log, or make one of features and outcomes as scikit-learn passes them to ``fit(X, y)``.
 
         Parameters
         ----------
         x : IncentiveLog, or array_like, DataFrame, (pairs, features)
-            Of a DataFrame all columns are features, texts categories.
+            Log, or features. All columns of a DataFrame are features; texts are categories.
         y : array_like of shape (n, 3), 0/1, optional
-            Columns: incentive given, collected, converted. Only beside features.
+            Columns: incentive given, collected, converted. Only with features.
 
         Raises
         ------
         LogError
-            If y does not go with x, or as the constructor.
+            If y does not fit x, or the constructor raises it.
         """
         if isinstance(x, IncentiveLog):
             if y is not None:
@@ -238,7 +239,7 @@ be collected that was not given: check how t and c were joined.
         return cls(x, t, c, converted, encoder=encoder)  # type: ignore[arg-type]  # the constructor checks
 
     def take(self, rows: ArrayLike) -> Self:
-        """Some rows of the log: a mask, or positions.
+        """Select rows of the log, by a mask or by positions.
 
         Raises
         ------
@@ -257,12 +258,12 @@ be collected that was not given: check how t and c were joined.
         )
 
     def split(self, share: float = 0.5, *, seed: int = 0) -> tuple[Self, Self]:
-        """Two parts, drawn at random; rows of one cluster stay together.
+        """Split the log into two parts at random; rows of one cluster stay together.
 
         Parameters
         ----------
         share : float
-            Of the rows (of the clusters, where there are any) that the first part gets, in (0, 1).
+            Share of the rows (or clusters, if there are any) in the first part, in (0, 1).
         seed : int
 
         Raises
@@ -282,12 +283,16 @@ be collected that was not given: check how t and c were joined.
         return self.take(is_first), self.take(~is_first)
 
     def split_mask(self, share: float = 0.5, *, seed: int = 0) -> NDArray[np.bool_]:
-        """Which rows :meth:`split` puts into its first part, for columns beside the log; shape (n,)."""
+        """Mark the rows in the first part of :meth:`split`, for columns outside the log; shape (n,)."""
         if not 0 < share < 1:
             raise InputError("share", expected="a number in (0, 1)", found=repr(share))
-        together = np.arange(len(self)) if self.cluster is None else self.cluster
-        names, member = np.unique(together, return_inverse=True)
-        return (np.random.default_rng(seed).permutation(len(names)) < round(share * len(names)))[member]
+        rng = np.random.default_rng(seed)
+        return draw_groups(self.groups, lambda n_groups: round(share * n_groups), rng)
+
+    @property
+    def groups(self) -> NDArray:
+        """Label of the group in which each row was assigned: its cluster, or the row itself; shape (n,)."""
+        return np.arange(len(self)) if self.cluster is None else self.cluster
 
     def __len__(self) -> int:
         return len(self.t)
@@ -322,7 +327,7 @@ be collected that was not given: check how t and c were joined.
         return self.n_users, self.n_items
 
     def clusters(self, given: ArrayLike | None = None) -> ArrayLike | None:
-        """The labels given, or the log's own; None if there are neither and rows are independent."""
+        """Return the labels given, or the log's own; None if there are neither and rows are independent."""
         return self.cluster if given is None else given
 
     @property

@@ -1,4 +1,4 @@
-"""A log of pairs in Parquet files, for fits that never hold all rows in memory."""
+"""Log of pairs in Parquet files, for fits that never hold all rows in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cfmtl_lib.strata import observed_cell
 
 
 class LogRows(NamedTuple):
-    """Some rows of a log of pairs: pairs (n, 2) int64, and incentive given, collected, converted as int8."""
+    """Rows of a log of pairs: pairs (n, 2) int64, and incentive given, collected, converted as int8."""
 
     x: NDArray[np.int64]
     t: NDArray[np.int8]
@@ -33,7 +33,7 @@ class LogRows(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A row group of a file, and its rows by arm."""
+    """Row group of a file, and its number of rows by arm."""
 
     fragment: ds.Fragment
     n_by_arm: tuple[int, int]
@@ -43,27 +43,26 @@ class _Piece(NamedTuple):
 
 
 class ParquetLog:
-    """A log of user-item pairs in a folder of Parquet files (or one file), read a row group at a time.
+    """Log of user-item pairs in a folder of Parquet files (or one file), read a row group at a time.
 
     The constructor reads everything once, to check it as :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog`
-    does; a fit
-    reads it once an epoch. Row groups are taken in random order, and shuffled together as many rows at a time
-    as ``rows_in_memory`` says. So batches are as random as that many rows are; write the files in random
-    order if neighbours are alike.
+    does. A fit reads it once an epoch. Row groups are taken in random order, and ``rows_in_memory`` rows at a
+    time are shuffled together. So batches are as random as that many rows are: write the files in random
+    order if rows next to each other are alike.
 
     Parameters
     ----------
     path : str or Path
-        Folder of Parquet files, or a file.
+        Folder of Parquet files, or one file.
     user, item : str
-        Columns of whole numbers from 0.
+        Names of columns of whole numbers from 0.
     treatment, collected, converted : str
-        Columns of 0/1, without missing values.
+        Names of columns of 0/1, without missing values.
     n_users, n_items : int, optional
         Size of the id spaces; the largest id plus one if left out.
     rows_in_memory : int
-        Rows shuffled together; at least a batch. Memory is about 90 bytes for each, and a row group on top.
-        Row groups (of a million rows, as pyarrow writes them) mix only where several fit.
+        Number of rows shuffled together, at least a batch. Memory is about 90 bytes for each, plus a row
+        group. Row groups (of a million rows, as pyarrow writes them) mix only where several fit.
 
     Attributes
     ----------
@@ -73,10 +72,11 @@ class ParquetLog:
     Raises
     ------
     FileNotFoundError
+        If there is no such file or folder.
     UnknownNameError
         If a column is not there.
     LogError
-        As :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog`, naming the file and the row in it.
+        If :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog` would raise it; it names the file and the row.
 
     Examples
     --------
@@ -154,11 +154,11 @@ class ParquetLog:
         )
 
     def n_rows(self, arm: int | None = None) -> int:
-        """Rows of an arm, or of both."""
+        """Count the rows of an arm, or of both."""
         return sum(piece.rows(arm) for piece in self._pieces)
 
     def row_groups(self) -> Iterator[LogRows]:
-        """All rows in the order of the files, a row group at a time."""
+        """Yield all rows in the order of the files, a row group at a time."""
         for piece in self._pieces:
             yield self._read(piece.fragment)
 
@@ -170,17 +170,18 @@ class ParquetLog:
         arm: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> ParquetRows:
-        """Batches of user, item and a target, for :func:`cfmtl_lib.models.training.minimise`.
+        """Make batches of user, item and a target, for :func:`cfmtl_lib.models.training.minimise`.
 
         Parameters
         ----------
         target : callable
-            Takes some rows, returns a number for each.
+            Function of some rows that returns a number for each.
         device : torch.device
+            Device of the batches.
         arm : {0, 1}, optional
-            Only the rows of this arm.
+            Arm whose rows are used; both if left out.
         dtype : torch.dtype
-            Of the target.
+            Type of the target.
         """
         return ParquetRows(self, target, device, arm, dtype)
 
@@ -253,7 +254,7 @@ class ParquetRows:
     def epoch(
         self, batch_size: int, keep_last_batch: bool, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, ...]]:
-        """All rows once: row groups in random order, shuffled together until memory is full."""
+        """Yield all rows once: row groups in random order, shuffled together until memory is full."""
         waiting: list[tuple[Tensor, ...]] = []
         n_waiting = 0
         pieces, limit = self.log._pieces, max(self.log.rows_in_memory, batch_size)
@@ -287,7 +288,7 @@ class ParquetRows:
     def _shuffled(
         self, waiting: list[tuple[Tensor, ...]], batch_size: int, generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The rows that wait, in random order, as whole batches and a rest."""
+        """Shuffle the rows that wait, and split them into whole batches and a rest."""
         columns = [torch.cat(parts) for parts in zip(*waiting, strict=True)]
         n = len(columns[0])
         order = torch.randperm(n, generator=generator, device=generator.device)

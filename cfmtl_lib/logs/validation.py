@@ -1,6 +1,8 @@
-"""Checks of the columns of a log: each returns the column as a log keeps it, or says what is wrong where."""
+"""Checks of the columns of a log: each returns the column as a log stores it, or raises :class:`LogError`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from cfmtl_lib.logs.encoding import FrameEncoder, numeric_column
 
 
 def check_pairs(x: ArrayLike, n_users: int, n_items: int) -> NDArray[np.int64]:
-    """Return x as (n, 2) int64 pairs, or raise :class:`LogError` naming the first id outside its space."""
+    """Return x as (n, 2) int64 pairs, or raise :class:`LogError` that names the first unknown id."""
     pairs, is_pairs = checked_x(x)
     if not is_pairs:
         raise LogError(
@@ -37,7 +39,7 @@ def check_pairs(x: ArrayLike, n_users: int, n_items: int) -> NDArray[np.int64]:
 def encoder_of_pairs(
     pairs: ArrayLike, numbers: ArrayLike, n_users: int | None, n_items: int | None
 ) -> FrameEncoder:
-    """The encoder of pairs that come with numbers, its id spaces as large as the log's."""
+    """Make the encoder of pairs that come with numbers, with the id spaces of the log."""
     ids, _ = checked_x(pairs)
     return FrameEncoder.of_pairs(
         checked_size("n_users", n_users, ids[:, 0]),
@@ -47,7 +49,7 @@ def encoder_of_pairs(
 
 
 def checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
-    """Pairs as int64 or finite features as floats, and whether they are pairs."""
+    """Return pairs as int64 or finite features as floats, and whether they are pairs."""
     if issparse(value):
         raise LogError(
             "x",
@@ -85,7 +87,7 @@ def checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
 
 
 def checked_binary(name: str, value: ArrayLike, n: int) -> NDArray[np.int8]:
-    """A column of n 0/1 values as int8."""
+    """Return a column of n 0/1 values as int8."""
     column = np.asarray(value)
     if column.shape != (n,):
         raise LogError(name, expected=f"shape ({n},), one value a row of x", found=f"shape {column.shape}")
@@ -98,7 +100,7 @@ def checked_binary(name: str, value: ArrayLike, n: int) -> NDArray[np.int8]:
 
 
 def binary_column(frame: pd.DataFrame, name: str) -> NDArray[np.int8]:
-    """A column of 0/1 of a table as int8; errors name it."""
+    """Read a column of 0/1 of a table as int8; errors name the column."""
     values = numeric_column(frame, name)
     wrong = np.flatnonzero((values != 0) & (values != 1))
     if wrong.size:
@@ -108,7 +110,7 @@ def binary_column(frame: pd.DataFrame, name: str) -> NDArray[np.int8]:
 
 
 def outcome_columns(y: ArrayLike | pd.DataFrame | None) -> tuple[NDArray, NDArray, NDArray]:
-    """Incentive given, collected and converted, as the columns of a y of shape (n, 3)."""
+    """Split a y of shape (n, 3) into incentive given, collected and converted."""
     outcomes = None if y is None else np.asarray(y)
     if outcomes is None or outcomes.ndim != 2 or outcomes.shape[1] != 3:
         raise LogError(
@@ -122,7 +124,7 @@ def outcome_columns(y: ArrayLike | pd.DataFrame | None) -> tuple[NDArray, NDArra
 
 
 def checked_labels(value: ArrayLike, n: int) -> NDArray:
-    """A label for each of n rows, none missing."""
+    """Return labels of n rows; check that none is missing."""
     labels = np.asarray(value)
     if labels.shape != (n,):
         raise LogError("cluster", expected=f"shape ({n},)", found=f"shape {labels.shape}")
@@ -133,7 +135,7 @@ def checked_labels(value: ArrayLike, n: int) -> NDArray:
 
 
 def checked_propensity(value: ArrayLike, n: int) -> NDArray[np.float64]:
-    """N numbers strictly between 0 and 1."""
+    """Return n propensities; check that each lies strictly between 0 and 1."""
     propensity = np.asarray(value, dtype=np.float64)
     if propensity.shape != (n,):
         raise LogError("propensity", expected=f"shape ({n},)", found=f"shape {propensity.shape}")
@@ -149,10 +151,32 @@ def checked_propensity(value: ArrayLike, n: int) -> NDArray[np.float64]:
 
 
 def checked_size(name: str, size: int | None, ids: NDArray) -> int:
-    """Size of an id space that holds all ids; the largest id plus one if there is none."""
+    """Return the size of an id space, by default the largest id plus one; check that all ids fit."""
     least = int(ids.max()) + 1
     if size is None:
         return least
     if size < least:
         raise LogError(name, expected=f"at least {least}, for the ids of x", found=str(size))
     return int(size)
+
+
+def draw_groups(
+    groups: NDArray, n_chosen: Callable[[int], int], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Draw whole groups of rows at random.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (n,)
+        Label of the group of each row.
+    n_chosen : callable
+        Function from the number of groups to the number drawn.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of shape (n,), bool
+        True for rows of the groups drawn.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    return (rng.permutation(len(names)) < n_chosen(len(names)))[member]

@@ -1,4 +1,4 @@
-"""Where the batches of an epoch come from."""
+"""Sources of the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 @runtime_checkable
 class RowSource(Protocol):
-    """Rows that are handed out in a new random order each epoch."""
+    """Source of rows in a new random order each epoch."""
 
     def __len__(self) -> int:
-        """Rows of an epoch, before an incomplete last batch is dropped."""
+        """Count the rows of an epoch, before an incomplete last batch is dropped."""
         ...
 
     def epoch(
         self, batch_size: int, keep_last_batch: bool, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Chunks of all columns, on the device of the generator.
+        """Yield chunks of all columns, on the device of the generator.
 
         A chunk is a whole number of batches; only the last one may end in a smaller batch.
         """
@@ -28,7 +28,7 @@ class RowSource(Protocol):
 
 
 class InMemory:
-    """Columns that are on the device as a whole.
+    """Source of rows that are on the device as a whole.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class InMemory:
     def epoch(
         self, batch_size: int, keep_last_batch: bool, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, ...]]:
-        """One chunk: laid out once an epoch, its batches are views; overwritten by the next epoch."""
+        """Yield one chunk, whose batches are views; the next epoch overwrites it."""
         n = len(self)
         n_used = n if keep_last_batch else n // batch_size * batch_size
         # Written into again and again: new memory for each epoch takes twice the time.

@@ -13,15 +13,15 @@ from cfmtl_lib.strata import CELL_MEMBERSHIP, N_TREATED_CELLS
 N_CELLS, N_STRATA = CELL_MEMBERSHIP.shape
 IN_CELL = CELL_MEMBERSHIP.astype(np.bool_)
 FACTORS = 16
-"""2.2e-16 to this power is 3e-251."""
+"""Numbers multiplied before a logarithm is taken; 2.2e-16 to this power is 3e-251."""
 
 ROWS_A_PASS = 256
-"""Rows worked on at once: what one needs of them stays in the processor's first cache."""
+"""Rows worked on at once: their numbers stay in the processor's first cache."""
 
 
 @kernel
 def _softmax(logits, largest, total):  # type: ignore[no-untyped-def]
-    """Of columns, in place."""
+    """Compute the softmax of columns, in place."""
     n = len(total)
     for r in range(n):
         largest[r] = logits[0, r]
@@ -44,7 +44,7 @@ def _softmax(logits, largest, total):  # type: ignore[no-untyped-def]
 
 @kernel
 def _sum_of_logs(numbers):  # type: ignore[no-untyped-def]
-    """Of numbers from the rounding unit to 1, from few logarithms: no product of so many is a denormal."""
+    """Sum logarithms of numbers from the rounding unit to 1; products of :data:`FACTORS` are no denormals."""
     total = 0.0
     for start in range(0, len(numbers), FACTORS):
         product = 1.0
@@ -56,9 +56,9 @@ def _sum_of_logs(numbers):  # type: ignore[no-untyped-def]
 
 @kernel
 def _cell_losses(f, propensity_logit, cell, settings, by_f, room):  # type: ignore[no-untyped-def]
-    """Summed loss of some rows; their derivatives replace the logits of strata and propensity.
+    """Sum the loss of some rows; their derivatives replace the logits of strata and propensity.
 
-    The formulas of :class:`cfmtl_lib.models.losses._CellLoss`, a pass over the rows at a time.
+    The formulas are those of :class:`cfmtl_lib.models.losses._CellLoss`, in passes over the rows.
     """
     weights, floor, propensity_weight = settings
     number = type(floor)
@@ -126,7 +126,7 @@ def _cell_losses(f, propensity_logit, cell, settings, by_f, room):  # type: igno
 def _cells_batch(  # type: ignore[no-untyped-def]
     f_of_user, f_of_item, g_of_user, g_of_item, user, item, cell, settings, by, room
 ):
-    """Summed loss of a batch of CF-MTL; adds its derivatives by the parts of all logits."""
+    """Sum the loss of a batch of CF-MTL; add its derivatives by the parts of all logits."""
     f_by_user, f_by_item, g_by_user, g_by_item = by
     strata, by_f, propensity, passes = room
     total = 0.0
@@ -155,10 +155,10 @@ def _cells_batch(  # type: ignore[no-untyped-def]
 def cells_epoch(  # type: ignore[no-untyped-def]
     strata, propensity, user, item, cell, batch_size, settings, adam, losses
 ):
-    """Steps of CF-MTL on consecutive batches; ``losses`` gets the summed loss of each.
+    """Take steps of CF-MTL on consecutive batches; ``losses`` gets the summed loss of each.
 
-    ``settings`` are the cells' weights (6,), the floor and the weight of the propensity, in the type of the
-    parameters.
+    ``settings`` are the cells' weights (6,), the lower bound of the propensity and the weight of its loss, in
+    the type of the parameters.
     """
     dtype = strata.user.value.dtype
     n_users, n_items = len(strata.user.value), len(strata.item.value)

@@ -1,4 +1,4 @@
-"""How a network is fitted, and what happened in a fit."""
+"""Settings of the fit of a network, and its training history."""
 
 from __future__ import annotations
 
@@ -16,48 +16,47 @@ PARAMETRISATIONS = ("embeddings", "additive")
 @storable
 @dataclass(frozen=True)
 class FitConfig:
-    """How one network is fitted. The defaults are those of the paper's baselines.
+    """Settings of the fit of one network; the defaults are those of the paper's baselines.
 
     Parameters
     ----------
     loss : {"squared_error", "cross_entropy"}
-        Of the predicted probability, for NCF and MF. CF-MTL has its own objective and ignores it.
+        Loss of the predicted probability, for NCF and MF. CF-MTL has its own objective and ignores it.
     embedding_k : int
         Length of an embedding.
     embedding_sd : float
         Standard deviation of the initial embeddings.
     learning_rate, weight_decay : float
-        Of Adam; the decay is the L2 form (added to the gradient, all parameters).
+        Settings of Adam. The decay is the L2 form: it is added to the gradient, for all parameters.
     batch_size : int
-        Rows a step. The incomplete last batch of an epoch is dropped, as in the authors' code, unless
-        ``keep_last_batch``; a log smaller than one batch is one batch.
+        Rows per step. The incomplete last batch of an epoch is dropped, as in the authors' code, unless
+        ``keep_last_batch`` is set. A log smaller than one batch is one batch.
     tolerance : float
-        An epoch whose training loss fell by less than this share of the last one counts as stalled.
+        Relative fall of the training loss below which an epoch counts as stalled.
     patience : int
-        Training stops at the stalled epoch of this number.
+        Number of stalled epochs at which training stops.
     max_epochs : int
-        Training stops here in any case, with a ``ConvergenceWarning``.
+        Largest number of epochs; training that reaches it stops with a ``ConvergenceWarning``.
     patience_resets : bool
-        Count stalled epochs in a row only, as early stopping commonly does. The authors' code never resets
-        its count.
+        Whether to count only stalled epochs in a row, as early stopping commonly does. The authors' code
+        never resets its count.
     keep_last_batch : bool
-        Use the incomplete last batch of an epoch too.
+        Whether to use the incomplete last batch of an epoch too.
     validation_share : float
-        Share of the rows, in [0, 1), that is held out of the steps. Where it is not 0, an epoch stalls if the
-        loss of these rows falls by less than ``tolerance`` below its lowest, and the parameters of the
-        lowest are kept. The paper has none: it watches the training loss.
+        Share of the rows, in [0, 1), in the validation set, on which no step is taken. If it is above 0, an
+        epoch stalls if the validation loss falls by less than ``tolerance`` below its lowest value. The fit
+        keeps the parameters of the lowest. The paper has no validation set: it watches the training loss.
     learning_rate_decay : float
-        Factor in (0, 1] on the learning rate after each epoch. The paper has none: 1.
+        Factor in (0, 1] on the learning rate after each epoch. The paper uses none: 1.
     parametrisation : {"embeddings", "additive"}
-        What is trained where the logit is additive, :math:`a_u + b_i`: embeddings and a linear layer, as
-        in the paper, or :math:`a_u` and :math:`b_i` themselves, from the same initial values. The functions
-        are the same and the way to the optimum is another, so that early stopping ends elsewhere.
-        Matrix factorisation is not additive and stays as it is.
+        Parameters that are trained if the logit is additive, :math:`a_u + b_i`. "embeddings" trains
+        embeddings and a linear layer, as in the paper. "additive" trains :math:`a_u` and :math:`b_i`
+        themselves, from the same initial values. The functions are the same, but the path to the optimum
+        differs, so early stopping ends elsewhere. Matrix factorisation is not additive and does not change.
     engine : {"auto", "torch", "compiled", "data-parallel"}
-        Who takes the steps: see :mod:`cfmtl_lib.models.engines`. "auto" is "compiled" where it can, else
-        "torch";
-        the results agree to rounding. "data-parallel" shares each batch among the processes that
-        ``torchrun`` started.
+        Engine that takes the steps; see :mod:`cfmtl_lib.models.engines`. "auto" is "compiled" where possible,
+        else "torch"; the results agree to rounding. "data-parallel" shares each batch among the processes
+        that ``torchrun`` started.
 
     Raises
     ------
@@ -112,9 +111,9 @@ class FitConfig:
 @storable
 @dataclass
 class History:
-    """What happened in one fit: losses an epoch (sums over steps), and why it ended.
+    """Training history of one fit: losses per epoch (sums over steps), and whether it converged.
 
-    ``validation_loss`` is empty where no rows were held out.
+    ``validation_loss`` is empty if there is no validation set.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -123,5 +122,5 @@ class History:
 
     @property
     def n_epochs(self) -> int:
-        """Epochs run."""
+        """Number of epochs run."""
         return len(self.loss)

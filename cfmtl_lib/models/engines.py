@@ -1,8 +1,8 @@
 """Gradient steps on batches: by autograd on any device, by processes together, or compiled on a CPU.
 
-The plain path is PyTorch: it runs on every device, fits every network, and defines what a fit is. Where numba
-is installed (``pip install numba``, or the extra ``fast``), networks of pairs on a CPU take their steps in
-:mod:`cfmtl_lib.models.kernels`; tests hold both against each other.
+The PyTorch engine runs on every device, fits every network, and defines what a fit is. The compiled engine
+takes the steps of networks of pairs on a CPU (:mod:`cfmtl_lib.models.kernels`). It needs numba
+(``pip install numba``, or the extra ``fast``). Tests compare the two engines.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
 from cfmtl_lib.runtime.devices import numba_version
 
 Objective = Callable[..., Tensor]
-"""Takes one batch of each column, returns the scalar loss of the batch."""
+"""Function of one batch of each column that returns the scalar loss of the batch."""
 
 
 class Steps(Protocol):
-    """Something that trains on consecutive batches of columns."""
+    """Engine that trains on consecutive batches of columns."""
 
     def prepared(self, columns: Sequence[Tensor]) -> list[Tensor]:
-        """Columns checked and in the types that a step works on, once for all epochs."""
+        """Check columns and convert them to the types that a step needs, once for all epochs."""
         ...
 
     def __call__(self, columns: Sequence[Tensor], batch_size: int, learning_rate: float) -> list[float]:
-        """Take a step on each batch of prepared columns, the last one perhaps smaller; the loss of each."""
+        """Take a step on each batch of prepared columns and return its loss; the last may be smaller."""
         ...
 
 
 class AutogradSteps:
-    """The plain path: autograd and torch's Adam.
+    """PyTorch engine: autograd and torch's Adam.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Its parameters that want a gradient are trained.
+        Network whose parameters that require a gradient are trained.
     objective : callable
     config : FitConfig
     """
@@ -63,7 +63,7 @@ class AutogradSteps:
         )
 
     def prepared(self, columns: Sequence[Tensor]) -> list[Tensor]:
-        """The columns as they are."""
+        """Return the columns unchanged."""
         return list(columns)
 
     def __call__(self, columns: Sequence[Tensor], batch_size: int, learning_rate: float) -> list[float]:
@@ -88,22 +88,22 @@ class AutogradSteps:
 
 
 class DataParallelSteps(AutogradSteps):
-    """The plain path, shared by the processes that ``torchrun`` started.
+    """PyTorch engine, shared by the processes that ``torchrun`` started.
 
-    Every process has the same rows in the same order and takes its part of each batch;
+    Every process has the same rows in the same order and takes its part of each batch.
     ``DistributedDataParallel`` averages their gradients. Losses and parameters are those of one process on
     the same batches, to rounding.
 
     Parameters
     ----------
     network, objective, config
-        As in :class:`AutogradSteps`; the objective is a :class:`ProbabilityLoss`, or the loss of the network.
+        See :class:`AutogradSteps`; the objective is a :class:`ProbabilityLoss`, or the loss of the network.
 
     Raises
     ------
     InputError
-        If no processes were started together, fits run side by side in threads, or the objective is neither a
-        mean nor a sum over rows.
+        If no processes were started together, fits run in threads, or the objective is neither a mean nor a
+        sum over rows.
     """
 
     def __init__(self, network: nn.Module, objective: Objective, config: FitConfig) -> None:
@@ -144,7 +144,7 @@ class DataParallelSteps(AutogradSteps):
 
 
 class _Objective(nn.Module):
-    """A network and its objective as one module, as ``DistributedDataParallel`` wants it."""
+    """Network and objective as one module, as ``DistributedDataParallel`` expects."""
 
     def __init__(self, network: nn.Module, objective: Objective) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class _Objective(nn.Module):
 
 
 def _join_processes(device: torch.device) -> None:
-    """Meet the other processes, once."""
+    """Join the other processes, once."""
     if dist.is_initialized():
         return
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
@@ -170,14 +170,14 @@ def _join_processes(device: torch.device) -> None:
 
 
 class CompiledSteps:
-    """The compiled path; trains the same parameters in place.
+    """Compiled engine; it trains the same parameters in place.
 
     Parameters
     ----------
     network : AdditiveNetwork, FactorizationNetwork or CellNetwork
-        On the CPU.
+        Network on the CPU.
     objective : callable
-        A :class:`ProbabilityLoss`, or the loss of the network.
+        :class:`ProbabilityLoss`, or the loss of the network.
     config : FitConfig
     """
 
@@ -192,7 +192,7 @@ class CompiledSteps:
         self._run = COMPILED[type(network)].bind(network, objective)
 
     def prepared(self, columns: Sequence[Tensor]) -> list[Tensor]:
-        """Ids in 32 bits, which move faster; the last column in the type of the parameters, or int8."""
+        """Convert ids to 32 bits, for speed, and the last column to the type of the parameters, or int8."""
         user, item, last = columns
         for name, ids, size in (("user", user, self.sizes[0]), ("item", item, self.sizes[1])):
             low, high = (int(end) for end in torch.aminmax(ids)) if len(ids) else (0, 0)
@@ -212,16 +212,17 @@ class CompiledSteps:
 
 
 class CompiledFit(NamedTuple):
-    """How fits of one class of networks are compiled.
+    """Compiled fits of one class of networks.
 
     Attributes
     ----------
     parts : callable
-        Takes the network, returns the networks of pairs inside, which all have the same users and items.
+        Function of the network that returns its networks of pairs, all with the same users and items.
     knows : callable
-        Takes the network and an objective, returns whether the compiled loss is that objective.
+        Function of the network and an objective that returns whether the compiled loss is that objective.
     bind : callable
-        Takes both, returns the epoch: a function of user, item, last column, batch size, Adam and losses.
+        Function of both that returns the epoch: a function of user, item, last column, batch size, Adam and
+        losses.
     """
 
     parts: Callable[[Any], list[Any]]
@@ -230,7 +231,7 @@ class CompiledFit(NamedTuple):
 
 
 COMPILED: dict[type[nn.Module], CompiledFit] = {}
-"""What the compiled engine can do, by the exact class of the network: a subclass may compute otherwise."""
+"""Compiled fits by the exact class of the network, as a subclass may compute otherwise."""
 
 
 def compiles(
@@ -249,7 +250,7 @@ def compiles(
 
 
 def _is_own_loss(network: nn.Module, objective: Objective) -> bool:
-    """Whether the objective is a loss of one probability by this network, or the network's own loss."""
+    """Return whether the objective is a loss of one probability by this network, or its own loss."""
     if isinstance(objective, ProbabilityLoss):
         return objective.network is network
     return type(network) is CellNetwork and objective == network.loss
@@ -303,7 +304,7 @@ def _additive(network: AdditiveNetwork) -> Any:
 
 
 def _trained(parameter: nn.Parameter) -> Any:
-    """Give the parameter as an array that shares its memory, with moments at zero."""
+    """Return the parameter as an array that shares its memory, with moments at zero."""
     from cfmtl_lib.models import kernels
 
     value: NDArray = np.atleast_2d(parameter.detach().numpy())
@@ -311,7 +312,7 @@ def _trained(parameter: nn.Parameter) -> Any:
 
 
 def steps_for(network: nn.Module, objective: Objective, config: FitConfig) -> Steps:
-    """How ``config.engine`` wants this fit done.
+    """Choose the engine of a fit by ``config.engine``.
 
     Raises
     ------
@@ -336,7 +337,7 @@ def steps_for(network: nn.Module, objective: Objective, config: FitConfig) -> St
 
 
 def _obstacle(network: nn.Module, objective: Objective) -> str | None:
-    """Why the compiled path cannot take these steps; None if it can."""
+    """Return why the compiled engine cannot take these steps; None if it can."""
     if numba_version() is None:
         return "no numba"
     known = COMPILED.get(type(network))
@@ -357,7 +358,7 @@ def _obstacle(network: nn.Module, objective: Objective) -> str | None:
 
 
 def _layer_is_known(network: AdditiveNetwork) -> bool:
-    """Whether its layer is trained, or adds up embeddings that are the parts of the logits themselves."""
+    """Return whether the layer is trained, or only adds up embeddings that are parts of the logits."""
     if network.weight.requires_grad:
         return network.bias.requires_grad
     one = torch.eye(network.embedding_k, dtype=network.weight.dtype)

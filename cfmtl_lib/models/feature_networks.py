@@ -1,8 +1,8 @@
 """Networks on features: embeddings of categories and standardised numbers, through small hidden layers.
 
-Numbers are replaced by their normal scores (the normal quantile of their rank among the rows of the log), so
-that skewed amounts need no care; a missing number becomes the middle, 0, beside a column that says that it
-was missing. A missing category is a level of its own.
+Numbers are replaced by their normal scores: the normal quantile of their rank among the rows of the log. So
+skewed amounts need no transformation. A missing number becomes 0, the middle, with a column that marks it as
+missing. A missing category is a level of its own.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from cfmtl_lib.models.pair_networks import ROWS_PER_PREDICTION, parameters_as_ar
 from cfmtl_lib.runtime.registry import storable
 
 N_KNOTS = 201
-"""Quantiles of a number between which its normal score is interpolated."""
+"""Number of quantiles between which a normal score is interpolated."""
 
 
 @storable
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Networks on features, and how they are fitted. Not from the paper, which knows pairs only.
+    """Settings of networks on features and of their fit; not from the paper, which has pairs only.
 
     Parameters
     ----------
     hidden : tuple of int
         Width of each hidden layer; () is a linear model.
     embedding_k : int
-        Most numbers for a category's level; a category of m levels gets at most m.
+        Largest length of a category's embedding; a category of m levels gets at most m.
     n_networks : int
-        Networks whose probabilities are averaged, each stopped on other held-out rows.
+        Number of networks whose probabilities are averaged, each with its own validation set.
     fit : FitConfig
-        Its loss and embedding do not matter here. Its ``validation_share`` of the rows (of the clusters,
-        where there are any) is held out to stop on.
+        Settings of the fit, whose loss and embedding have no effect here. Its ``validation_share`` of the
+        rows (of the clusters, where there are any) is the validation set.
 
     Raises
     ------
@@ -83,18 +83,18 @@ class FeatureConfig:
 @storable
 @dataclass(frozen=True, eq=False)
 class FeatureScaler:
-    """Columns of x as (numbers, codes) that networks can take; learnt once from a log.
+    """Transformation of x to (numbers, codes) for networks, learnt once from a log.
 
     Attributes
     ----------
     numbers, codes : tuple of int
         Columns of x that hold numbers, and codes of categories.
     levels : tuple of int
-        Of each category, with the missing one.
+        Number of levels of each category, with the missing one.
     knots, scores : ndarray of shape (len(numbers), N_KNOTS), float64
         Quantiles of each number, and the normal score at each.
     flagged : ndarray of shape (len(numbers),), bool
-        Which numbers were missing somewhere, and have a column that says so.
+        Numbers that were missing somewhere; each has a column that marks it.
     """
 
     numbers: tuple[int, ...]
@@ -106,7 +106,7 @@ class FeatureScaler:
 
     @classmethod
     def learn(cls, log: IncentiveLog) -> Self:
-        """From the features of a log."""
+        """Learn the transformation from the features of a log."""
         columns = () if log.encoder is None else log.encoder.columns
         codes = tuple(k for k, column in enumerate(columns) if column.kind == "category")
         numbers = tuple(k for k in range(log.x.shape[1]) if k not in codes)
@@ -123,11 +123,11 @@ class FeatureScaler:
 
     @property
     def n_numbers(self) -> int:
-        """Columns of numbers that a network gets, flags of missing ones included."""
+        """Number of columns of numbers that a network gets, flags of missing ones included."""
         return len(self.numbers) + int(self.flagged.sum())
 
     def split(self, x: NDArray) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Numbers of shape (n, n_numbers) and codes of shape (n, number of categories)."""
+        """Return numbers of shape (n, n_numbers) and codes of shape (n, number of categories)."""
         numbers = np.empty((len(x), len(self.numbers)), dtype=np.float32)
         for row, k in enumerate(self.numbers):
             numbers[:, row] = np.interp(x[:, k], self.knots[row], self.scores[row])
@@ -138,7 +138,7 @@ class FeatureScaler:
 
 
 def _normal_scores(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Knots and their scores, of mean 0 and variance 1 over the values; ties get the mean of theirs."""
+    """Compute knots and their scores, of mean 0 and variance 1; ties get the mean of their scores."""
     probability = np.linspace(0, 1, N_KNOTS)
     if not len(values):  # a part of a log can lack all values of a column
         return probability, np.zeros(N_KNOTS)
@@ -154,13 +154,13 @@ def _normal_scores(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
 
 @storable
 class FeatureNetwork(nn.Module):
-    """Embeddings and numbers through hidden layers to one logit, or to several.
+    """Network from embeddings and numbers through hidden layers to one logit, or to several.
 
     Parameters
     ----------
     n_numbers : int
     levels : tuple of int
-        Of each category.
+        Number of levels of each category.
     n_outputs : int
     config : FeatureConfig
     generator : torch.Generator
@@ -207,7 +207,7 @@ class FeatureNetwork(nn.Module):
         return with_parameters(network, parts["parameters"])
 
     def body(self) -> list[nn.Parameter]:
-        """All parameters below the head."""
+        """Return all parameters below the head."""
         return [*self.embeddings, *self.weights, *self.biases]
 
     def take_body(self, other: FeatureNetwork) -> None:
@@ -217,7 +217,7 @@ class FeatureNetwork(nn.Module):
                 mine.copy_(theirs)
 
     def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:
-        """Logits of shape (n,), or (n_outputs, n) where there are several."""
+        """Compute logits of shape (n,), or (n_outputs, n) where there are several."""
         columns = [numbers]
         for k, embedding in enumerate(self.embeddings):
             columns.append(embedding.index_select(0, codes[:, k]))
@@ -229,7 +229,7 @@ class FeatureNetwork(nn.Module):
 
 
 def feature_columns(scaler: FeatureScaler, x: NDArray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Numbers and codes of rows, on a device."""
+    """Return numbers and codes of rows, on a device."""
     numbers, codes = scaler.split(x)
     return torch.tensor(numbers, device=device), torch.tensor(codes, device=device)
 
@@ -237,7 +237,7 @@ def feature_columns(scaler: FeatureScaler, x: NDArray, device: torch.device) -> 
 def predict_features(
     networks: Sequence[FeatureNetwork], scaler: FeatureScaler, x: NDArray
 ) -> NDArray[np.float64]:
-    """Mean over networks of sigmoid (one logit) or softmax (several) at rows of features.
+    """Average the sigmoid (one logit) or softmax (several) of networks at rows of features.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def predict_features(
     Returns
     -------
     ndarray of shape (n,) or (n, n_outputs), float64
-        Rows of several outputs sum to 1 within 1e-12.
+        Probabilities; rows of several outputs sum to 1 within 1e-12.
     """
     device = networks[0].head.device
     parts = []

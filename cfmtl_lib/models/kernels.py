@@ -1,16 +1,18 @@
-"""Epochs of training for networks of pairs, compiled by numba. Optional, for the CPU.
+"""Training epochs of networks of pairs, compiled by numba; optional, for the CPU.
 
-The arithmetic is that of the plain path (:mod:`cfmtl_lib.models.engines`): the same losses, the same
-gradients,
-written out, and the same Adam with L2 decay. Three things make it fast. A gradient of an additive logit is a
-number a row times the layer's weights, so it is never laid out in memory; Adam reads and writes parameters
-and moments once a step; and a whole epoch is one call, without Python and without its lock, so that fits run
-side by side in threads. Sums are taken in another order than torch takes them, so results agree to rounding.
+The arithmetic is that of the PyTorch engine (:mod:`cfmtl_lib.models.engines`): the same losses, the same
+gradients, written out, and the same Adam with L2 decay. Three things make it fast.
 
-Only :mod:`cfmtl_lib.models.engines` imports this module and :mod:`cfmtl_lib.models.cell_kernels`, and asks
-first whether
-numba is installed. Loops are short and plain, and run over consecutive numbers, because only such loops
-become vector instructions; that Adam's did is tested.
+- The gradient of an additive logit is one number per row times the layer's weights. It is never laid out in
+  memory.
+- Adam reads and writes parameters and moments once a step.
+- A whole epoch is one call, without Python and without its lock. So fits run side by side in threads.
+
+Sums are taken in another order than in torch, so results agree to rounding.
+
+Only :mod:`cfmtl_lib.models.engines` imports this module and :mod:`cfmtl_lib.models.cell_kernels`. It first
+checks whether numba is installed. Loops are short and plain, and run over consecutive numbers, because only
+such loops become vector instructions. A test checks this for Adam.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-"""Of torch.optim.Adam, at its defaults."""
+"""Constants of torch.optim.Adam, at its defaults."""
 
 
 SOURCES = hashlib.sha256(
@@ -36,12 +38,12 @@ SOURCES = hashlib.sha256(
         for name in ("models/kernels", "models/cell_kernels", "models/losses", "strata")
     )
 ).hexdigest()[:12]
-"""Of all that goes into machine code. numba by itself looks at the file of a function only, not at those of
-the functions that it calls and the constants that it takes in."""
+"""Digest of all sources of the machine code. numba by itself checks the file of a function only, not those of
+the functions that it calls and of the constants that it uses."""
 
 
 def kernel(function: Callable) -> Any:
-    """Compile a function at its first call, and keep the machine code, by name and :data:`SOURCES`."""
+    """Compile a function at its first call, and cache the machine code by name and :data:`SOURCES`."""
     function.__qualname__ = f"{function.__qualname__}_{SOURCES}"
     # The numpy error model divides without asking for zero, or no loop with a division would use vectors.
     options: dict[str, Any] = {
@@ -56,11 +58,11 @@ def kernel(function: Callable) -> Any:
 
 
 ROWS_A_PASS = 32
-"""Of a table, worked on at once: they stay in the processor's first cache."""
+"""Rows of a table worked on at once: they stay in the processor's first cache."""
 
 
 class Trained(NamedTuple):
-    """A parameter as (rows, columns) with Adam's two moments; changed in place."""
+    """Parameter as (rows, columns) with Adam's two moments; changed in place."""
 
     value: NDArray
     first: NDArray
@@ -68,9 +70,9 @@ class Trained(NamedTuple):
 
 
 class Additive(NamedTuple):
-    """An additive network: two tables of k numbers a row, weights (m, 2k) and biases (1, m).
+    """Additive network: two tables of k numbers a row, weights (m, 2k) and biases (1, m).
 
-    Where the weights are two identities, side by side and held still, the tables are the parts of the logits.
+    If the weights are two identities, side by side and fixed, the tables are the parts of the logits.
     """
 
     user: Trained
@@ -81,7 +83,7 @@ class Additive(NamedTuple):
 
 
 class Adam(NamedTuple):
-    """Settings of torch.optim.Adam, and how many steps it has taken."""
+    """Settings of torch.optim.Adam, and the number of steps taken before."""
 
     n_before: int
     learning_rate: float
@@ -89,7 +91,7 @@ class Adam(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """The numbers of one step of Adam, in the type of the parameters."""
+    """Numbers of one step of Adam, in the type of the parameters."""
 
     decay: Any
     new_first: Any
@@ -102,7 +104,7 @@ class Rate(NamedTuple):
 
 @kernel
 def rate_of(step, learning_rate, weight_decay, one):  # type: ignore[no-untyped-def]
-    """Of the step of this number, counted from 1."""
+    """Compute the numbers of one step of Adam; steps count from 1."""
     first, second = BETAS
     number = type(one)
     return Rate(
@@ -118,7 +120,7 @@ def rate_of(step, learning_rate, weight_decay, one):  # type: ignore[no-untyped-
 
 @kernel
 def _adam(value, first, second, gradient, rate):  # type: ignore[no-untyped-def]
-    """One step of Adam on consecutive numbers; leaves the gradient at zero for the next."""
+    """Take one step of Adam on consecutive numbers; set the gradient to zero for the next."""
     decay, new_first, old_second = rate.decay, rate.new_first, rate.old_second
     new_second, size, scale, epsilon = rate.new_second, rate.size, rate.scale, rate.epsilon
     for j in range(len(value)):
@@ -132,14 +134,14 @@ def _adam(value, first, second, gradient, rate):  # type: ignore[no-untyped-def]
 
 @kernel
 def _adam_all(parameter, gradient, rate):  # type: ignore[no-untyped-def]
-    """The same on a whole parameter."""
+    """Take one step of Adam on a whole parameter."""
     value, first, second = parameter.value, parameter.first, parameter.second
     _adam(value.reshape(-1), first.reshape(-1), second.reshape(-1), gradient.reshape(-1), rate)
 
 
 @kernel
 def _adam_outer(table, by_row, weight, rate):  # type: ignore[no-untyped-def]
-    """The same on a table with gradient by_row (n, 1) @ weight (1, k), which so needs no memory."""
+    """Take one step of Adam on a table with gradient by_row (n, 1) @ weight (1, k), kept out of memory."""
     decay, new_first, old_second = rate.decay, rate.new_first, rate.old_second
     new_second, size, scale, epsilon = rate.new_second, rate.size, rate.scale, rate.epsilon
     along = weight[0]
@@ -156,7 +158,7 @@ def _adam_outer(table, by_row, weight, rate):  # type: ignore[no-untyped-def]
 
 @kernel
 def _add_product(out, left, right):  # type: ignore[no-untyped-def]
-    """Out += left @ right, five terms at a time: so many are strata, and logits of CF-MTL."""
+    """Add left @ right to out, five terms at a time, as CF-MTL has five strata and five logits."""
     n, k = right.shape
     for row in range(len(out)):
         to, term = out[row], 0
@@ -177,9 +179,9 @@ def _add_product(out, left, right):  # type: ignore[no-untyped-def]
 
 @kernel
 def _step_table(table, by_row, weight, by_weight, rate):  # type: ignore[no-untyped-def]
-    """One step of Adam on a table with gradient by_row @ weight; zeroes by_row.
+    """Take one step of Adam on a table with gradient by_row @ weight; set by_row to zero.
 
-    Adds the gradient of the weights, by_row.T @ table, to ``by_weight``.
+    It adds the gradient of the weights, by_row.T @ table, to ``by_weight``.
     """
     n, k = table.value.shape
     value, first, second = table.value.reshape(-1), table.first.reshape(-1), table.second.reshape(-1)
@@ -202,7 +204,7 @@ def _step_table(table, by_row, weight, by_weight, rate):  # type: ignore[no-unty
 
 @kernel
 def _project(table, weight, start, out):  # type: ignore[no-untyped-def]
-    """Out = table @ weight[:, start:start + k].T."""
+    """Set out to table @ weight[:, start:start + k].T."""
     k = table.shape[1]
     for row in range(len(table)):
         value = table[row]
@@ -216,7 +218,7 @@ def _project(table, weight, start, out):  # type: ignore[no-untyped-def]
 
 @kernel
 def additive_logits(network, by_user, by_item):  # type: ignore[no-untyped-def]
-    """User part and item part (with the bias) of the logits, shapes (n_users, m) and (n_items, m)."""
+    """Compute user and item part (with the bias) of the logits, (n_users, m) and (n_items, m)."""
     if network.weight_is_identity:
         by_user[:] = network.user.value
         by_item[:] = network.item.value
@@ -230,7 +232,7 @@ def additive_logits(network, by_user, by_item):  # type: ignore[no-untyped-def]
 
 @kernel
 def additive_step(network, by_user, by_item, rate):  # type: ignore[no-untyped-def]
-    """One step of Adam on an additive network; zeroes the derivatives by the two parts of its logits."""
+    """Take one step of Adam on an additive network; set the derivatives by its logits' parts to zero."""
     by_bias = np.zeros_like(network.bias.value)
     for row in range(len(by_item)):
         for output in range(by_item.shape[1]):
@@ -254,7 +256,7 @@ def additive_step(network, by_user, by_item, rate):  # type: ignore[no-untyped-d
 
 @kernel
 def _loss_and_slope(logit, target, one, cross_entropy):  # type: ignore[no-untyped-def]
-    """Loss of a row, cross-entropy or squared error of sigmoid(logit), and its derivative by the logit.
+    """Compute the cross-entropy or squared error of sigmoid(logit), and its derivative by the logit.
 
     ``one`` is 1 in the type of the logit, for a plain 1 would turn float32 into float64.
     """
@@ -269,7 +271,7 @@ def _loss_and_slope(logit, target, one, cross_entropy):  # type: ignore[no-untyp
 def _additive_batch(  # type: ignore[no-untyped-def]
     of_user, of_item, user, item, target, cross_entropy, by_user, by_item
 ):
-    """Mean loss of a batch; adds its derivatives by the two parts of the logits."""
+    """Compute the mean loss of a batch; add its derivatives by the two parts of the logits."""
     one = of_user.dtype.type(1)
     share = one / of_user.dtype.type(len(user))
     total = 0.0
@@ -286,7 +288,7 @@ def _additive_batch(  # type: ignore[no-untyped-def]
 def additive_epoch(  # type: ignore[no-untyped-def]
     network, user, item, target, batch_size, cross_entropy, adam, losses
 ):
-    """Steps on consecutive batches of the rows; ``losses`` (a number a step) gets the mean loss of each."""
+    """Take steps on consecutive batches of the rows; ``losses`` gets the mean loss of each."""
     dtype = network.user.value.dtype
     by_user = np.zeros((len(network.user.value), 1), dtype)
     by_item = np.zeros((len(network.item.value), 1), dtype)
@@ -305,7 +307,7 @@ def additive_epoch(  # type: ignore[no-untyped-def]
 def _factorisation_batch(  # type: ignore[no-untyped-def]
     user_table, item_table, user, item, target, cross_entropy, by_user, by_item
 ):
-    """The same for the logit U_u . V_i, with the derivatives by both tables."""
+    """Compute the mean loss of a batch for the logit U_u . V_i; add its derivatives by both tables."""
     one = user_table.dtype.type(1)
     share = one / user_table.dtype.type(len(user))
     total = 0.0
@@ -329,7 +331,7 @@ def _factorisation_batch(  # type: ignore[no-untyped-def]
 def factorisation_epoch(  # type: ignore[no-untyped-def]
     user_table, item_table, user, item, target, batch_size, cross_entropy, adam, losses
 ):
-    """The epoch of matrix factorisation."""
+    """Take steps of matrix factorisation on consecutive batches; ``losses`` gets the mean loss of each."""
     by_user, by_item = np.zeros_like(user_table.value), np.zeros_like(item_table.value)
     one = user_table.value.dtype.type(1)
     for step in range(len(losses)):

@@ -1,6 +1,6 @@
-"""What networks minimise: the loss of the six observable cells (CF-MTL), and that of one probability.
+"""Losses that networks minimise: that of the six observable cells (CF-MTL), and that of one probability.
 
-Whoever changes the cell loss changes :class:`_CellLoss` here, and its compiled twin in ``cell_kernels.py``.
+The cell loss exists twice: as :class:`_CellLoss` here, and compiled in ``cell_kernels.py``. Change both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cfmtl_lib.runtime.registry import storable
 from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, N_TREATED_CELLS
 
 INSIDE_LOG = 1e-6
-"""Added to a cell probability inside the cross-entropy, as in the authors' code."""
+"""Constant added to a cell probability inside the cross-entropy, as in the authors' code."""
 
 
 @storable
@@ -31,14 +31,14 @@ class CellNetwork(nn.Module):
     Parameters
     ----------
     strata : AdditiveNetwork or FeatureNetwork
-        With five outputs: softmax logits of the strata.
+        Strata head with five outputs, the softmax logits of the strata.
     propensity : AdditiveNetwork or FeatureNetwork
-        With one output.
+        Propensity network with one output.
     weights : CellWeights
     propensity_floor : float
         Lower bound of g inside the loss.
     propensity_weight : float
-        Of the squared-error loss of g; 0 leaves it out.
+        Weight of the squared-error loss of g; 0 leaves it out.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class CellNetwork(nn.Module):
         )  # int8 as the cells of a log: mixed types compare slowly
 
     def pair_network(self, part: str) -> AdditiveNetwork:
-        """One of the two networks, "strata" or "propensity", of a model of pairs."""
+        """Return one of the two networks, "strata" or "propensity", of a model of pairs."""
         network = getattr(self, part)
         assert isinstance(network, AdditiveNetwork)
         return network
 
     def predict(self, part: str, x: NDArray) -> NDArray[np.float64]:
-        """Probabilities of the "strata", (n, 5), or of the "propensity", (n,), at pairs x."""
+        """Predict probabilities of the "strata", (n, 5), or of the "propensity", (n,), at pairs x."""
         return self.pair_network(part).predict(x)
 
     def loss(self, first: Tensor, second: Tensor, cell: Tensor) -> Tensor:
-        """Summed loss of a batch.
+        """Compute the summed loss of a batch.
 
         First and second are user and item ids, or numbers and codes of features; ``cell`` holds indices into
         :data:`~cfmtl_lib.strata.CELLS`.
@@ -99,11 +99,11 @@ class CellNetwork(nn.Module):
 
 
 class _CellLoss(torch.autograd.Function):
-    """The loss as a function of the logits, with its gradient written out.
+    """Loss as a function of the logits, with its gradient written out.
 
-    With inner the probability given to what happened in a cell (q where the row lies there, 1 - q where not),
-    the loss of a cell is -w log(inner), and its derivative by q is -w/q or w/(1 - q). The chain rule from
-    there to the logits is a few products; recording them for autograd takes twice the time.
+    Let inner be the probability of what happened in a cell: q if the row lies there, 1 - q if not. The loss
+    of a cell is -w log(inner); its derivative by q is -w/q or w/(1 - q). The chain rule from there to the
+    logits is a few products. Recording them for autograd takes twice the time.
     """
 
     @staticmethod
@@ -159,7 +159,7 @@ class CellWeights:
     t0c0y0: float
 
     def in_cell_order(self) -> tuple[float, ...]:
-        """The weights in the order of :data:`~cfmtl_lib.strata.CELLS`."""
+        """Return the weights in the order of :data:`~cfmtl_lib.strata.CELLS`."""
         return self.t1c0y0, self.t1c0y1, self.t1c1y0, self.t1c1y1, self.t0c0y1, self.t0c0y0
 
 
@@ -170,7 +170,7 @@ class ProbabilityLoss:
         self.network, self.loss = network, loss
 
     def __call__(self, first: Tensor, second: Tensor, target: Tensor) -> Tensor:
-        """Of a batch."""
+        """Compute the mean loss of a batch."""
         logit = self.network(first, second)
         if self.loss == "squared_error":
             return nn.functional.mse_loss(torch.sigmoid(logit), target)
@@ -178,19 +178,19 @@ class ProbabilityLoss:
 
 
 def expected_cell_losses(assumed: ArrayLike, truth: ArrayLike, propensity: ArrayLike) -> NDArray[np.float64]:
-    """Expected cross-entropy a row of each cell, unweighted, if ``truth`` holds and ``assumed`` is predicted.
+    """Compute the expected cross-entropy of each cell if ``truth`` holds and ``assumed`` is predicted.
 
     Parameters
     ----------
     assumed, truth : array_like of shape (n, 5), float
         Strata probabilities.
     propensity : array_like of shape (n,), float
-        True, and predicted.
+        Propensity, both true and predicted.
 
     Returns
     -------
     ndarray of shape (6,), float64
-        In the order of :data:`~cfmtl_lib.strata.CELLS`; natural logarithm.
+        Unweighted means over rows, in nats, in the order of :data:`~cfmtl_lib.strata.CELLS`.
     """
     e = np.asarray(propensity, dtype=np.float64)
     arm = np.stack([e if t else 1 - e for t, _, _ in CELLS])

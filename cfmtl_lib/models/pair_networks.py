@@ -24,10 +24,10 @@ from cfmtl_lib.runtime.registry import storable
 Network = TypeVar("Network", bound=nn.Module)
 
 ROWS_PER_PREDICTION = 1 << 18
-"""Rows predicted at once where a row is a few numbers: bounds memory without costing time."""
+"""Rows predicted at once if a row is a few numbers; this bounds memory at no cost in time."""
 
 ROWS_OF_EMBEDDINGS = 1 << 14
-"""The same where a row is two embeddings: more would leave the processor's cache, and take twice the time."""
+"""Rows predicted at once if a row is two embeddings; more would leave the cache and take twice the time."""
 
 
 class PairNetwork(nn.Module):
@@ -42,7 +42,7 @@ class PairNetwork(nn.Module):
     embedding_sd : float
         Standard deviation of the initial embeddings.
     dtype : torch.dtype
-        Of the parameters; float32 unless told.
+        Type of the parameters; float32 unless given.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ class AdditiveNetwork(PairNetwork):
         return {**super().sizes(), "n_outputs": len(self.bias)}
 
     def scalars(self) -> tuple[Tensor, Tensor]:
-        """The user part and the item part (with the bias) of the logits.
+        """Compute the user part and the item part (with the bias) of the logits.
 
         Returns
         -------
         by_user, by_item : Tensor
-            Of shapes (n_users,) and (n_items,) with one output, else (m, n_users) and (m, n_items).
+            Parts of shapes (n_users,) and (n_items,) with one output, else (m, n_users) and (m, n_items).
         """
         w_user, w_item = self.weight.split(self.embedding_k, dim=1)
         if len(self.bias) == 1:
@@ -132,7 +132,7 @@ class AdditiveNetwork(PairNetwork):
         return _Project.apply(w_user, self.user), _Project.apply(w_item, self.item) + self.bias[:, None]
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """Logits of shape (n,), or (n_outputs, n) where there are several.
+        """Compute logits of shape (n,), or (n_outputs, n) where there are several.
 
         Outputs come first because vectors gather, scatter and normalise several times faster than
         rows of five.
@@ -143,10 +143,10 @@ class AdditiveNetwork(PairNetwork):
         return _gather_each(by_user, user) + _gather_each(by_item, item)
 
     def compact(self) -> AdditiveNetwork:
-        """The same function with embeddings of one number an output, exactly.
+        """Return the same function with embeddings of one number per output, exactly.
 
-        Its tables hold the scalars a_u and b_i themselves, its layer adds them up. For keeping; to train on
-        it with the layer held still is the additive parametrisation, not the paper's.
+        Its tables hold the scalars a_u and b_i themselves; its layer adds them up. It is meant for storage.
+        Training it with a fixed layer is the additive parametrisation, not the paper's.
         """
         n_outputs = len(self.bias)
         generator = torch.Generator(device=self.user.device)
@@ -164,7 +164,7 @@ class AdditiveNetwork(PairNetwork):
 
 
 class _Project(torch.autograd.Function):
-    """weight @ table.T, where autograd by itself would hand back a transposed gradient and copy it."""
+    """Product weight @ table.T; autograd by itself would return a transposed gradient and copy it."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, table: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class FactorizationNetwork(PairNetwork):
     """Matrix factorisation: logit U_u . V_i."""
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """Logits of shape (n,)."""
+        """Compute logits of shape (n,)."""
         # index_select, not nn.functional.embedding: its backward pass is several times faster on a CPU.
         return (self.user.index_select(0, user) * self.item.index_select(0, item)).sum(1)
 
@@ -202,7 +202,7 @@ def with_parameters(module: Network, arrays: Mapping[str, NDArray]) -> Network:
     Raises
     ------
     InputError
-        If one is missing or has another shape.
+        If a parameter is missing or has another shape.
     """
     state = {}
     for name, value in module.state_dict().items():
@@ -219,7 +219,7 @@ def with_parameters(module: Network, arrays: Mapping[str, NDArray]) -> Network:
 
 
 def predict_probability(network: PairNetwork, x: ArrayLike) -> NDArray[np.float64]:
-    """Sigmoid (one logit) or softmax (several) of a network's logits at pairs x.
+    """Predict the sigmoid (one logit) or softmax (several) of a network's logits at pairs x.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def predict_probability(network: PairNetwork, x: ArrayLike) -> NDArray[np.float6
     Returns
     -------
     ndarray of shape (n,) or (n, n_outputs), float64
-        Rows of several outputs sum to 1 within 1e-12.
+        Probabilities; rows of several outputs sum to 1 within 1e-12.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The one training loop: epochs of mini-batch Adam with the stopping rule of the authors' code."""
+"""Training loop of all networks: epochs of mini-batch Adam with the stopping rule of the authors' code."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from cfmtl_lib.runtime.progress import track
 
 
 def derive_generator(seed: int, purpose: str, device: torch.device) -> torch.Generator:
-    """Random numbers for one purpose, independent of what else was fitted before.
+    """Make a random generator for one purpose, independent of what else was fitted before.
 
-    A fit alone and the same fit among others so get the same numbers.
+    So a fit gets the same random numbers alone and among others.
     """
     words = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(2, np.uint32)
     generator = torch.Generator(device=device)
@@ -47,7 +47,7 @@ def new_network(
     generator: torch.Generator,
     **sizes: Any,
 ) -> Network:
-    """A new network of pairs with the sizes and in the parametrisation of ``config``.
+    """Make a network of pairs with the sizes and in the parametrisation of ``config``.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def new_network(
 
 
 def parametrised(network: Network, config: FitConfig) -> Network:
-    """The same function, to be trained in the parameters that ``config`` names."""
+    """Return the same function, with the trained parameters that ``config`` names."""
     if config.parametrisation == "embeddings" or not isinstance(network, AdditiveNetwork):
         return network
     small = network.compact()
@@ -88,27 +88,27 @@ def minimise(
     held_out: NDArray[np.bool_] | None = None,
     after_epoch: Callable[[History], None] | None = None,
 ) -> History:
-    """Minimise ``objective(*batch of columns)`` over the parameters of ``network`` that want a gradient.
+    """Minimise ``objective(*batch of columns)`` over the trainable parameters of ``network``.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Trained in place.
+        Network, trained in place.
     objective : callable
-        Takes one batch of each column, returns the scalar loss of the batch.
+        Function of one batch of each column that returns the scalar loss of the batch.
     columns : sequence of Tensor, each of shape (n, ...), or RowSource
         Data, on the device of the network.
     config : FitConfig
     generator : torch.Generator
-        Shuffles the rows, on the same device.
+        Generator that shuffles the rows, on the same device.
     label : str
         Name of the fit in messages.
     progress : bool
-        Say on stderr how far it is.
+        Whether to report progress on stderr.
     held_out : ndarray of shape (n,), bool, optional
-        Rows to stop on instead of to learn from; drawn where ``config`` asks for a share and none are given.
+        Validation set, for early stopping only; drawn where ``config`` asks for a share and none is given.
     after_epoch : callable, optional
-        Called with the history so far, to look at the network while it is trained.
+        Function called with the history so far, to inspect the network during training.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def minimise(
     Raises
     ------
     InputError
-        If the engine asked for cannot do it, or rows to hold out are not in memory.
+        If the engine asked for cannot train the network, or a validation set is not in memory.
     FloatingPointError
         If the loss is no longer finite.
     """
@@ -185,7 +185,7 @@ def minimise(
 def _two_parts(
     n: int, held_out: NDArray[np.bool_] | None, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Positions of the rows to learn from, and of those to watch."""
+    """Return positions of the training rows, and of the validation set."""
     if held_out is None:
         drawn = torch.randperm(n, generator=generator, device=generator.device)
         aside = max(1, round(share * n))
@@ -198,7 +198,7 @@ def _two_parts(
 
 
 class _Watched:
-    """The loss of rows that are held out, and the parameters at its lowest."""
+    """Loss of the validation set, and the parameters at its lowest."""
 
     def __init__(
         self,
@@ -212,12 +212,12 @@ class _Watched:
         self.best: dict[str, Tensor] = {}
 
     def loss(self) -> float:
-        """Of the rows held out, now."""
+        """Compute the current loss of the validation set."""
         with torch.no_grad():
             return self.objective(*self.columns).reshape(1).tolist()[0]
 
     def improved(self, loss: float) -> bool:
-        """Whether the loss fell far enough below its lowest; remembers the parameters of the lowest."""
+        """Return whether the loss fell far enough below its lowest; store the parameters of the lowest."""
         enough = not self.best or loss < self.lowest * (1 - self.tolerance)
         if not self.best or loss < self.lowest:
             self.lowest = loss
@@ -227,7 +227,7 @@ class _Watched:
 
 @contextmanager
 def _denormals_as_zero() -> Iterator[None]:
-    """Treat numbers below 1e-38 as 0, for Adam's squares of tiny gradients make a CPU crawl through them."""
+    """Treat numbers below 1e-38 as 0, as Adam's squares of tiny gradients slow a CPU down."""
     already = float(np.float32(1e-39) * np.float32(1)) == 0.0
     if already or not torch.set_flush_denormal(True):
         yield
@@ -259,8 +259,8 @@ def fit_probability(
     Raises
     ------
     InputError
-        If a target outside [0, 1] meets cross-entropy (looked for in memory only, not in files); or as
-        :func:`minimise`.
+        If a target lies outside [0, 1] under cross-entropy (checked in memory only, not in files), or
+        :func:`minimise` raises it.
     """
     if config.loss == "cross_entropy" and not isinstance(columns, RowSource):
         target = columns[2]

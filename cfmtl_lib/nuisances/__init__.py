@@ -1,4 +1,4 @@
-"""The conditional expectations behind estimators and values."""
+"""Conditional expectations behind estimators and policy values."""
 
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances

@@ -1,4 +1,4 @@
-"""Which nuisances a log gets: the paper's networks on pairs, learners of scikit-learn on anything else."""
+"""Choice of the nuisances of a log: the paper's networks on pairs, scikit-learn learners on anything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 
 
 class FittedMoment(Protocol):
-    """One fitted conditional mean."""
+    """Fit of one conditional mean."""
 
     def predict(self, x: Any) -> NDArray[np.float64]:
         """Return the mean at rows of x, shape (n,)."""
@@ -45,7 +45,7 @@ def nuisances_of(
     seed: int,
     progress: bool,
 ) -> Nuisances:
-    """Choose how the moments of a log are fitted.
+    """Choose the class that fits the moments of a log.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def nuisances_of(
     outcome, propensity, pseudo_outcome, folds
         See :class:`~cfmtl_lib.nuisances.feature_nuisances.FeatureNuisances`.
     propensity_clip, seed, progress
-        See either.
+        See either class.
 
     Returns
     -------

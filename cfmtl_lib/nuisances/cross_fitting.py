@@ -1,4 +1,4 @@
-"""Nuisances of a log by scikit-learn classifiers, fitted on other rows than those they are used on."""
+"""Cross-fitted nuisances of a log, by scikit-learn classifiers."""
 
 from __future__ import annotations
 
@@ -28,30 +28,29 @@ def crossfit(
     seed: int = 0,
     progress: bool = False,
 ) -> LogNuisances:
-    """Propensity and conditional means of a log, each row's from classifiers that have not seen it.
+    """Estimate propensity and conditional means of each row by classifiers that have not seen it.
 
     Parameters
     ----------
     log : IncentiveLog
     outcome : classifier with ``predict_proba``, optional
-        For the four means; cloned for each mean and fold.
-        :class:`~cfmtl_lib.nuisances.pair_classifier.PairClassifier`
-        for pairs and boosted trees (:func:`~cfmtl_lib.nuisances.learners.boosting`) for features if left
-        out. How it is
-        shown the columns of a table: :func:`~cfmtl_lib.nuisances.learners.adapt_learner`.
+        Classifier of the four means, cloned for each mean and fold. If left out:
+        :class:`~cfmtl_lib.nuisances.pair_classifier.PairClassifier` for pairs, boosted trees
+        (:func:`~cfmtl_lib.nuisances.learners.boosting`) for features.
+        :func:`~cfmtl_lib.nuisances.learners.adapt_learner` adapts it to the columns of a table.
     propensity : classifier or array_like of shape (n,), optional
-        How to estimate the propensity, or its known values. If left out: the known propensity of the log
-        where it has one, else estimated by the same kind of classifier as the outcomes.
+        Classifier of the propensity, or its known values. If left out: the known propensity of the log, or
+        else the same kind of classifier as for the outcomes.
     features : array_like of shape (n, p), optional
-        What the classifiers see; ``log.x`` if left out. For scikit-learn classifiers on logs of pairs.
+        Input of the classifiers; ``log.x`` if left out. Needed for scikit-learn classifiers on logs of pairs.
     folds : int or array_like of shape (n,), integer
-        Number of folds (stratified by treatment and observed cell; rows of one cluster of the log stay
-        together), or the fold of each row. 1 fits and predicts on the same rows: no cross-fitting, for
-        comparison only.
+        Number of folds to draw, or the fold of each row. Drawn folds are stratified by treatment and observed
+        cell. Rows of one cluster of the log stay together. One fold means no cross-fitting, for comparison
+        only: it fits and predicts on the same rows.
     seed : int
-        Of the folds, and of the default classifier for features.
+        Seed of the folds, and of the default classifier for features.
     progress : bool
-        Say on stderr how far it is.
+        Whether to report progress on stderr.
 
     Returns
     -------
@@ -122,7 +121,7 @@ def crossfit(
 
 
 def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:
-    """Fold of each row, 0, 1, ...: see ``folds`` and ``seed`` of :func:`crossfit`."""
+    """Assign each row to a fold, 0, 1, ...: see ``folds`` and ``seed`` of :func:`crossfit`."""
     n = len(log)
     if np.ndim(folds) == 0:
         if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 1 <= folds <= n:

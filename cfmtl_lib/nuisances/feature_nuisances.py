@@ -1,10 +1,9 @@
-"""The conditional expectations behind the estimators, fitted by scikit-learn learners.
+"""Conditional expectations behind the estimators, fitted by scikit-learn learners.
 
-As :mod:`cfmtl_lib.nuisances.pair_nuisances` has them for pairs by the paper's network: the same four
-moments, the same three
-families. Targets that are made of other fits (inverse propensity, doubly robust) take these from rows that
-the fits have not seen: cross-fitting, without which a flexible learner reproduces its own noise (Kennedy
-2023, "Towards optimal doubly robust estimation of heterogeneous causal effects").
+The four moments and the three families are those of :mod:`cfmtl_lib.nuisances.pair_nuisances`, which fits
+the paper's network to pairs. Some targets are made of other fits (inverse propensity, doubly robust). Those
+fits have not seen the row: they are cross-fitted. Without cross-fitting a flexible learner reproduces its own
+noise (Kennedy 2023, "Towards optimal doubly robust estimation of heterogeneous causal effects").
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from cfmtl_lib.runtime.threads import threads_for
 
 @storable
 class FittedMean:
-    """One fitted moment.
+    """Fit of one moment.
 
     Attributes
     ----------
     learner : estimator or None
-        None where the target had a single value.
+        Fitted learner; None where the target had a single value.
     constant : float
-        That value.
+        Single value of the target.
     """
 
     def __init__(self, learner: BaseEstimator | None, constant: float = 0.0) -> None:
@@ -50,7 +49,7 @@ class FittedMean:
         return cls(**parts)
 
     def predict(self, x: NDArray) -> NDArray[np.float64]:
-        """Mean at rows of x, moved into [0, 1], where probabilities lie; shape (n,)."""
+        """Predict the mean at rows of x, clipped to [0, 1]; shape (n,)."""
         if self.learner is None:
             return np.full(len(x), self.constant)
         with threads_for(len(x)):
@@ -66,22 +65,25 @@ class FeatureNuisances:
     ----------
     log : IncentiveLog
     outcome : classifier, optional
-        Of the outcome regressions; :func:`~cfmtl_lib.nuisances.learners.default_classifier` if left out.
+        Classifier of the outcome regressions; see
+        :func:`~cfmtl_lib.nuisances.learners.default_classifier` for the default.
     propensity : classifier, optional
-        Not asked where the log knows the propensity; the kind of ``outcome`` if left out.
+        Classifier of the propensity, unused if the log has a known one; of the kind of ``outcome`` if left
+        out.
     pseudo_outcome : regressor, optional
-        Of the IPS and DR families; gradient boosting if left out.
+        Regressor of the IPS and DR targets; gradient boosting if left out.
     propensity_clip : (float, float)
         Bounds of the estimated propensity.
     folds : int
-        Of cross-fitting.
+        Number of folds of the cross-fitting, at least 2.
     seed : int
     progress : bool
 
     Raises
     ------
     InputError
-        If the clip is no interval inside (0, 1), or a learner would take ids for quantities.
+        If the clip is no interval inside (0, 1), there are fewer than 2 folds, or a learner would take ids
+        for quantities.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class FeatureNuisances:
         self._held_out: LogNuisances | None = None
 
     def held_out(self) -> LogNuisances:
-        """Propensity (clipped where it is estimated) and means of each row, by fits that have not seen it."""
+        """Cross-fit the propensity and the means of each row; an estimated propensity is clipped."""
         if self._held_out is None:
             made = crossfit(
                 self.log,
@@ -124,7 +126,7 @@ class FeatureNuisances:
         return self._held_out
 
     def moment(self, family: str, name: str) -> FittedMean:
-        """The fit of one moment.
+        """Return the fit of one moment.
 
         Parameters
         ----------

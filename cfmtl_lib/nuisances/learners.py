@@ -1,4 +1,4 @@
-"""Which learner fits a mean of a log, and how it is shown the columns of a table."""
+"""Default learners of the means of a log, and their adaptation to the columns of a table."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.pair_classifier import PairClassifier
 
 MOST_LEVELS = 254
-"""Boosting in bins splits categories of up to this many levels (and a missing one) as sets."""
+"""Largest number of levels (beside a missing one) of a category that boosting in bins splits as sets."""
 
 BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 
 ROWS_TO_STOP_EARLY = 10_000
-"""Logs of so many rows can spare a tenth of them to stop boosting on."""
+"""Least number of rows at which boosting uses early stopping, with a tenth of them as validation set."""
 
 
 def boosting(
     kind: type[BaseEstimator], n_rows: int, seed: int = 0
 ) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
-    """Shallow trees in small steps, for a log of so many rows.
+    """Make gradient boosting of shallow trees in small steps, for a log of this many rows.
 
-    scikit-learn's defaults overfit logs of some thousand rows: on other customers of simulated campaigns
-    these trees have the smaller log-loss (a test holds it).
+    scikit-learn's defaults overfit logs of some thousand rows. On new customers of simulated campaigns these
+    trees have the smaller log-loss; a test checks it.
     """
     many = n_rows >= ROWS_TO_STOP_EARLY
     return kind(
@@ -44,9 +44,9 @@ def boosting(
 
 
 def default_classifier(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
-    """The paper's network for pairs, gradient boosting for features.
+    """Make the default classifier: the paper's network for pairs, gradient boosting for features.
 
-    Boosting sees missing numbers as missing and categories as sets; a category of more than
+    Boosting takes missing numbers as missing and categories as sets. A category of more than
     :data:`MOST_LEVELS` levels is replaced by the cross-fitted mean of the target in each level.
     """
     if log.is_pairs:
@@ -55,26 +55,26 @@ def default_classifier(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
 
 
 def default_regressor(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
-    """As :func:`default_classifier`, for targets that are no probabilities; features only."""
+    """Make the default regressor, gradient boosting, for targets that are no probabilities; features only."""
     return adapt_learner(boosting(HistGradientBoostingRegressor, len(log), seed), log)
 
 
 def adapt_learner(learner: BaseEstimator, log: IncentiveLog) -> BaseEstimator:
-    """A learner as it can be fitted to the x of a log, without taking a code for a quantity.
+    """Adapt a learner to the x of a log, so that it does not take codes for quantities.
 
     Parameters
     ----------
     learner : scikit-learn classifier or regressor
-        Taken as it is for arrays of floats, and always where it is a ``Pipeline``, which then has to know
-        itself what the columns of ``log.x`` are. For the columns of a table, boosting in bins is told which
-        are categories; any other learner gets one column a level (``OneHotEncoder``), numbers standardised,
-        and missing numbers replaced by the median beside a column that says so.
+        Learner to adapt. It stays unchanged for arrays of floats. A ``Pipeline`` always stays unchanged, and
+        has to handle the columns of ``log.x`` itself. For the columns of a table, boosting in bins gets the
+        positions of the categories. Any other learner gets one column per level (``OneHotEncoder``) and
+        standardised numbers. The median replaces missing numbers, with a column that marks them.
     log : IncentiveLog
 
     Returns
     -------
     estimator
-        Unfitted.
+        Unfitted learner.
 
     Raises
     ------

@@ -1,17 +1,13 @@
-r"""The four conditional means that identify the strata, in one place, and their values at the rows of a log.
+r"""Four conditional means that identify the strata, and their values at the rows of a log.
 
 With :math:`\mu_t(x) = E[Y|T{=}t,x]`, :math:`\kappa(x) = P(C{=}1|T{=}1,x)`,
 :math:`\tau(x) = P(C{=}1,Y{=}1|T{=}1,x)` and propensity
-:math:`e(x) = P(T{=}1|x)`, each moment is the mean of an outcome Z (Y, C or CY) in one arm A. It can be
-fitted in three ways, from which the methods take their names:
+:math:`e(x) = P(T{=}1|x)`, each moment is the mean of an outcome Z (Y, C or CY) in one arm A. Three
+families of fits, from which the methods take their names, have these targets:
 
-====== ==========================================================================
-family fitted target
-====== ==========================================================================
-OR     Z, on the rows of arm A (outcome regression)
-IPS    1{T=A} Z / P(T=A|x), on all rows (inverse propensity)
-DR     m(x) + 1{T=A} (Z - m(x)) / P(T=A|x), on all rows, m the OR fit (doubly robust)
-====== ==========================================================================
+- OR (outcome regression): ``Z``, on the rows of arm A.
+- IPS (inverse propensity): ``1{T=A} Z / P(T=A|x)``, on all rows.
+- DR (doubly robust): ``m(x) + 1{T=A} (Z - m(x)) / P(T=A|x)``, on all rows, with ``m`` the OR fit.
 """
 
 from __future__ import annotations
@@ -32,17 +28,17 @@ FAMILIES = ("OR", "IPS", "DR")
 """Ways to fit a moment: outcome regression, inverse propensity weights, doubly robust."""
 
 PairLog = IncentiveLog | LogRows
-"""A log of pairs in memory, or some rows of one in files: with x, t, c, y and cell."""
+"""Log of pairs in memory, or some rows of one in files, with x, t, c, y and cell."""
 
 
 class Moment(NamedTuple):
-    """A conditional mean E[outcome | T = arm, x].
+    """Conditional mean E[outcome | T = arm, x].
 
     Attributes
     ----------
     arm : {0, 1}
     outcome : callable
-        Takes collected and converted, 0/1 or arrays of them, and returns the outcome.
+        Function of collected and converted, 0/1 or arrays of them, that returns the outcome.
     """
 
     arm: int
@@ -53,7 +49,7 @@ class Moment(NamedTuple):
         return self.outcome(log.c, log.y)
 
     def weights(self, log: PairLog, propensity: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Inverse probability of the arm on its rows, 0 on others; shape (n,)."""
+        """Return the inverse probability of the arm on its rows, 0 on others; shape (n,)."""
         return (log.t == self.arm) / (propensity if self.arm else 1 - propensity)
 
     def doubly_robust(
@@ -72,17 +68,17 @@ MOMENTS: dict[str, Moment] = {
     "collected_treated": Moment(1, lambda c, y: c),
     "collected_and_converted_treated": Moment(1, lambda c, y: c * y),
 }
-"""In the order of :func:`~cfmtl_lib.strata.strata_from_moments`."""
+"""Moments in the order of :func:`~cfmtl_lib.strata.strata_from_moments`."""
 
 CLIP_OF_ESTIMATES = 0.01
-"""Estimated propensities are kept this far from 0 and 1 unless told otherwise."""
+"""Default distance that estimated propensities keep from 0 and 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class LogNuisances:
-    r"""Propensity and conditional means at each row of a log; from any source.
+    r"""Propensity and conditional means at each row of a log, from any source.
 
-    For valid standard errors no row may have helped to fit its own values: see
+    Standard errors are valid only if no row was used to fit its own values. Use
     :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit`, or fit on another log.
 
     Parameters
@@ -128,7 +124,7 @@ class LogNuisances:
     def from_means(
         cls, propensity: ArrayLike, means: Mapping[str, ArrayLike], *, propensity_is_known: bool = False
     ) -> Self:
-        """From a propensity and the four means by name (:data:`MOMENTS`)."""
+        """Make nuisances from a propensity and the four means by name (:data:`MOMENTS`)."""
         values = {name: np.asarray(means[name], dtype=np.float64) for name in MOMENTS}
         return cls(
             np.asarray(propensity, dtype=np.float64), **values, propensity_is_known=propensity_is_known
@@ -138,11 +134,11 @@ class LogNuisances:
         return len(self.propensity)
 
     def clipped(self, low: float, high: float) -> Self:
-        """The same with the propensity moved into [low, high]."""
+        """Return the same nuisances with the propensity clipped to [low, high]."""
         return replace(self, propensity=self.propensity.clip(low, high))
 
     def predicted_strata(self) -> NDArray[np.float64]:
-        """Strata probabilities that the four means imply; shape (n, 5)."""
+        """Compute strata probabilities that the four means imply; shape (n, 5)."""
         return strata_from_moments(**self.means())
 
     def means(self) -> dict[str, NDArray[np.float64]]:

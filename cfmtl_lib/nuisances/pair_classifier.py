@@ -1,4 +1,4 @@
-"""The library's networks on user-item pairs as a scikit-learn classifier."""
+"""Networks on user-item pairs as a scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ NETWORKS = {"additive": AdditiveNetwork, "factorization": FactorizationNetwork}
 
 @storable
 class PairClassifier(ClassifierMixin, BaseEstimator):
-    """P(target = 1 | user, item) by one of the paper's two networks.
+    """Classifier of user-item pairs by one of the paper's two networks.
 
     Parameters
     ----------
     network : {"additive", "factorization"}
         The paper's "NCF", which has no interaction of user and item, or matrix factorisation.
     pair_space : (int, int), optional
-        Number of users and of items; what :func:`~cfmtl_lib.nuisances.cross_fitting` fills in from its log.
-        The
-        largest ids of ``fit`` plus one if left out.
+        Number of users and of items. If left out, the largest ids of ``fit`` plus one;
+        :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` fills in those of its log.
     config : FitConfig
     device : str
     seed : int
@@ -83,7 +82,7 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         return model
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to targets 0/1.
+        """Fit the network to targets 0/1.
 
         Parameters
         ----------
@@ -124,11 +123,11 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities of 0 and of 1, shape (n, 2)."""
+        """Predict the probabilities of 0 and of 1, shape (n, 2)."""
         check_is_fitted(self, "network_")
         one = predict_probability(self.network_, X)
         return np.stack([1 - one, one], axis=1)
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """The likelier class, shape (n,)."""
+        """Predict the likelier class, shape (n,)."""
         return (self.predict_proba(X)[:, 1] > 0.5).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The moments of a log of pairs by the paper's network, fitted once each and shared by estimators."""
+"""Moments of a log of pairs by the paper's network, fitted once each and shared by estimators."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
 class PairNuisances:
     """Fits of the paper's NCF to the moments of one log, made when first asked for.
 
-    Each fit draws its random numbers from (seed, its name), so it does not matter who asks first,
-    nor what else is fitted: estimators that share one object get what they would have fitted alone.
+    Each fit draws its random numbers from (seed, its name), so it does not depend on other fits or on their
+    order. Estimators that share one object get what they would have fitted alone.
 
     Parameters
     ----------
     log : IncentiveLog or ParquetLog
-        Of pairs.
+        Log of pairs.
     config : FitConfig
-        Of every fit.
+        Settings of every fit.
     propensity_clip : (float, float)
         Bounds of the estimated propensity.
     device : str or torch.device
     seed : int
     progress : bool
-        Say on stderr how far the fits are.
+        Whether to report progress on stderr.
     cache : FitCache, optional
-        Where fits are kept; nowhere if left out. Fits of a log in files are never kept.
+        Cache of fits; none if left out. Fits of a log in files are never cached.
 
     Attributes
     ----------
@@ -77,11 +77,11 @@ class PairNuisances:
         self._propensity: NDArray[np.float64] | None = None
 
     def propensity_network(self) -> AdditiveNetwork:
-        """NCF of T on all rows."""
+        """Return the NCF of T, fitted on all rows."""
         return self._fitted("propensity", lambda rows: rows.t, None)
 
     def propensity(self) -> NDArray[np.float64]:
-        """Estimated propensity of the log's rows, clipped; shape (n,). Of a log in memory."""
+        """Return the estimated propensity of the rows of a log in memory, clipped; shape (n,)."""
         if isinstance(self.log, ParquetLog):
             raise InputError(
                 "log", expected="one in memory", found="one in files", advice="Predict at the rows you need."
@@ -93,7 +93,7 @@ class PairNuisances:
         return self._propensity
 
     def moment(self, family: str, name: str) -> AdditiveNetwork:
-        """The network of one moment.
+        """Return the network of one moment.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ def training_columns(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Sequence[torch.Tensor] | RowSource:
-    """User, item and a target of each row of a log of pairs, to be trained on.
+    """Return user, item and a target of each row of a log of pairs, for training.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def training_columns(
 def columns_on_device(
     log: IncentiveLog, device: torch.device, rows: slice | NDArray = slice(None)
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """User and item ids of some rows of a log of pairs, int64, on a device.
+    """Return user and item ids of some rows of a log of pairs, int64, on a device.
 
     Raises
     ------

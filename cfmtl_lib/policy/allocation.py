@@ -1,4 +1,4 @@
-"""Choose whom to treat under a budget: the largest rewards first, by share, number or money."""
+"""Allocation of an incentive under a budget (share, number or money), the largest rewards first."""
 
 from __future__ import annotations
 

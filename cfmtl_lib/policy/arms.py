@@ -1,4 +1,4 @@
-r"""Choose among several incentives: for each row the best one, or none, under a common budget.
+r"""Allocation of several incentives under a common budget: for each row the best one, or none.
 
 Let :math:`r_{ia}` be the predicted reward and :math:`s_{ia}` the payment of incentive a for row i. The policy
 solves the multiple-choice knapsack problem in its linear relaxation (Sinha and Zoltners, 1979). The steps

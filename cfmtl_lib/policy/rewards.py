@@ -7,8 +7,8 @@ With conversion value v and cost c, treating a unit earns
     W = C(1)\,Y(1) \text{ (coupon)}, \quad W = C(1) \text{ (cash)},
 
 and v = 1 + c in the paper, so that the unit is one conversion net of its incentive. The reward is linear in
-the strata probabilities. So the best policy under a budget treats the units of highest expected reward,
-where it is positive (KDD 2023 paper, Table 1 and Section 3.3).
+the strata probabilities. So the best policy under a budget treats the units of highest positive expected
+reward. See Table 1 and Section 3.3 of the KDD 2023 paper.
 """
 
 from __future__ import annotations

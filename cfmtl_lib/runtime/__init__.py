@@ -1,1 +1,1 @@
-"""Devices, threads, progress, provenance and the cache of fits."""
+"""Devices, threads, progress, provenance and the fit cache."""

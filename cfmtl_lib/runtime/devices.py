@@ -1,4 +1,4 @@
-"""Where tensors live: one place that turns a device name into a ``torch.device``."""
+"""Choice of the device: from a name to a ``torch.device``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     Raises
     ------
     UnknownNameError
-        If the name is not one of "auto", "cpu", "cuda", "cuda:1", "mps", "xpu", or the device is not there.
+        If the name is not one of "auto", "cpu", "cuda", "cuda:1", "mps", "xpu", or there is no such device.
 
     Examples
     --------
@@ -57,5 +57,5 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 @cache
 def numba_version() -> str | None:
-    """Of the numba that is installed, by which fits on the CPU are compiled; None without one."""
+    """Return the version of numba, which compiles fits on the CPU; None if it is not installed."""
     return version("numba") if find_spec("numba") is not None else None

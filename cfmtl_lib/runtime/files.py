@@ -1,27 +1,29 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files: whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside a path; rename it to the path at the end, remove it on an error.
+    """Yield a temporary path; rename it to ``path`` at the end, or remove it on an error.
 
     Parameters
     ----------
     path : str or Path
-        Of the file to write or replace. Its folder is made if it is not there.
+        Path of the file to write or replace. Its folder is made if it is not there.
 
     Yields
     ------
     Path
-        To write to.
+        Temporary path in the same folder, to write to.
 
     Examples
     --------
@@ -32,21 +34,47 @@ def replacing(path: str | Path) -> Iterator[Path]:
     ['table.csv']
     >>> folder.cleanup()
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with replacing_all([path]) as (temporary,):
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that others cannot read
-        os.replace(temporary, path)
+
+
+@contextmanager
+def replacing_all(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
+    """Yield a temporary path for each path; rename all at the end, in their order, or remove all on an error.
+
+    Ctrl-C is held back while files are renamed. Should the process be killed between two renames, some files
+    are new and some old.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Paths of the files to write or replace. Their folders are made if they are not there.
+
+    Yields
+    ------
+    list of Path
+        Temporary paths in the same folders, to write to.
+    """
+    targets = [Path(path) for path in paths]
+    temporaries: list[Path] = []
+    try:
+        for path in targets:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+            os.close(handle)
+            temporaries.append(Path(name))
+        yield temporaries
+        with _interrupts_held_back():
+            for temporary, path in zip(temporaries, targets, strict=True):
+                os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that others cannot read
+                os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:
-    """Write a file whole or not at all; text is UTF-8 with lines that end as they are."""
+    """Write a file whole or not at all; text is written as UTF-8, its line ends unchanged."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -55,3 +83,19 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Deliver Ctrl-C after the block instead of inside it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread receives it, or may set handlers
+        return
+    held: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if held:
+            signal.raise_signal(signal.SIGINT)

@@ -1,8 +1,8 @@
-"""Fits kept on disk, so that a long run goes on where it stopped and tables share what they have in common.
+"""Cache of fits on disk: a stopped run resumes, and tables share the fits that they have in common.
 
-A fit is found again by everything that it depends on: the content of its data, its settings, its
-seed, the kind of device, the versions of torch and numba, and the code. Nothing has to be cleared by hand; a
-folder of kept fits may be deleted at any time.
+The key of a fit is everything that it depends on: content of the data, settings, seed and kind of device. It
+includes the versions of torch and numba, and the code. The cache need not be cleared by hand; its folder may
+be deleted at any time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from cfmtl_lib.runtime.provenance import commit
 Value = TypeVar("Value")
 
 CODE_OF_FITS = ("datasets", "estimators", "logs", "models", "nuisances", "policy", "protocol.py", "strata.py")
-"""Folders and files of the library whose code can decide what a fit finds."""
+"""Folders and files of the library whose code can change the result of a fit."""
 
 
 class Kept(NamedTuple):
-    """One fit with where it comes from."""
+    """Cached fit with its provenance: seconds, commit, and whether the commit was clean."""
 
     value: Any
     seconds: float
@@ -39,7 +39,7 @@ class Kept(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a fit comes from, without the fit."""
+    """Provenance of a fit: seconds, commit, and whether the commit was clean."""
 
     seconds: float
     commit: str | None
@@ -47,17 +47,17 @@ class Origin(NamedTuple):
 
 
 class FitCache:
-    """Calls a function, or hands out what it returned when it was called for the same thing before.
+    """Cache that calls a function, or returns its earlier result for the same key.
 
     Parameters
     ----------
     folder : str or Path, optional
-        Where fits are kept, a file each, written whole or not at all. Nothing is kept if left out.
+        Folder of the cache, with a file for each fit, written whole or not at all. No cache if left out.
 
     Attributes
     ----------
     used : dict of str to Origin
-        Where each fit handed out comes from, by the hash of its key.
+        Provenance of each fit that was returned, by the hash of its key.
 
     Examples
     --------
@@ -74,22 +74,23 @@ class FitCache:
 
     @property
     def keeps(self) -> bool:
-        """Whether there is a folder."""
+        """True if there is a folder."""
         return self.folder is not None
 
     def __call__(self, make: Callable[[], Value], **key: object) -> Value:
-        """Return ``make()``, or what it returned for this key before.
+        """Return ``make()``, or its earlier result for this key.
 
         Parameters
         ----------
         make : callable
+            Function without arguments that fits.
         **key
-            All that the value depends on, the code aside.
+            Everything that the value depends on, except the code.
 
         Raises
         ------
         ResultsError
-            If the file of a kept fit cannot be read.
+            If the file of a cached fit cannot be read.
         """
         name = joblib.hash({part: repr(value) for part, value in key.items()} | self._surroundings)
         path = None if self.folder is None else self.folder / f"{name}.pkl"
@@ -105,7 +106,7 @@ class FitCache:
 
 
 def provenance_of_fits(used: Mapping[str, Origin]) -> dict[str, Any]:
-    """How many fits, the seconds that they took when they were made, and the commits that made them."""
+    """Summarise the provenance of fits: their number, seconds of fitting, and commits."""
     return {
         "fits": len(used),
         "fit_seconds": round(sum(origin.seconds for origin in used.values()), 1),
@@ -136,7 +137,7 @@ def _write(kept: Kept, path: Path) -> None:
 
 
 def content_hash(*parts: object) -> str:
-    """Hash of the content of arrays and plain objects.
+    """Hash the content of arrays and plain objects.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a bar in a terminal, plain lines elsewhere."""
+"""Progress of long work on stderr: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 def track(steps: Iterable[Item], *, total: int | None, label: str, enabled: bool = True) -> Iterator[Item]:
-    """Yield the steps and say on stderr how far they are.
+    """Yield the steps and report their progress on stderr.
 
     Parameters
     ----------
@@ -23,9 +23,9 @@ def track(steps: Iterable[Item], *, total: int | None, label: str, enabled: bool
     total : int or None
         Number of steps, if known.
     label : str
-        What is going on.
+        Name of the work.
     enabled : bool
-        False for silence.
+        True to report progress.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Published numbers as files: a CSV, its provenance beside it, both written whole or not at all."""
+"""Published numbers as CSV files with their provenance, both written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import importlib.metadata
 import json
 import os
 import platform
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,20 +19,22 @@ import psutil
 
 from cfmtl_lib.errors import ResultsError
 from cfmtl_lib.runtime.devices import numba_version
+from cfmtl_lib.runtime.files import replacing_all
 
 VERSIONED = ("cfmtl-companion", "torch", "numpy", "pandas", "scikit-learn", "scipy")
 
 
 class RunRecord:
-    """Where numbers come from, noted from the start of a run to its end.
+    """Provenance of numbers, recorded from the start of a run to its end.
 
-    The commit is read at the start: it is the code that runs, whatever is edited meanwhile.
+    The commit is read at the start, since later edits do not change the code that runs.
 
     Parameters
     ----------
     command : str
-        That makes the numbers again.
+        Command that makes the numbers again.
     seeds : sequence of int
+        Seeds of the run.
     """
 
     def __init__(self, command: str, seeds: Sequence[int]) -> None:
@@ -43,7 +42,7 @@ class RunRecord:
         self._facts = {"command": command, "seeds": list(seeds), **commit()}
 
     def finish(self, data_fingerprint: Mapping[str, str] | str, **more: Any) -> dict[str, Any]:
-        """Return the record of the whole run.
+        """Return the provenance of the whole run.
 
         Parameters
         ----------
@@ -55,8 +54,8 @@ class RunRecord:
         Returns
         -------
         dict
-            command, seeds, commit, commit_is_clean, data_fingerprint, wall_seconds, written (UTC), versions,
-            machine, and ``more``.
+            Facts: command, seeds, commit, commit_is_clean, data_fingerprint, wall_seconds, written (UTC),
+            versions, machine, and ``more``.
         """
         return {
             **self._facts,
@@ -69,7 +68,7 @@ class RunRecord:
 
 
 def environment() -> dict[str, dict[str, Any]]:
-    """Versions of what numbers depend on, and the machine they are computed on."""
+    """Describe the versions that numbers depend on, and the machine that computes them."""
     return {
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in VERSIONED}
@@ -79,12 +78,12 @@ def environment() -> dict[str, dict[str, Any]]:
 
 
 def library_version() -> str:
-    """Of the installed library."""
+    """Return the version of the installed library."""
     return importlib.metadata.version("cfmtl-companion")
 
 
 def checkout() -> Path | None:
-    """Top folder of the project if the library runs from a checkout of it, else None."""
+    """Return the top folder of the project if the library runs from a checkout of it, else None."""
     top = Path(__file__).resolve().parents[2]
     return top if (top / "pyproject.toml").is_file() and (top / "_toc.yml").is_file() else None
 
@@ -94,45 +93,37 @@ def save_results(
 ) -> list[Path]:
     """Write tables and their provenance so that a reader finds the old files or the new ones.
 
-    Each table goes to ``<folder>/<name>.csv`` with ``<name>.json`` beside it, which holds the
-    provenance and the SHA-256 of the CSV. All are written under temporary names first and renamed
-    at the end, with Ctrl-C held back meanwhile. Should the machine itself stop between two renames,
-    the digest does not match and :func:`load_results` says so.
+    Each table goes to ``<folder>/<name>.csv``. Its provenance and the SHA-256 of the CSV go to
+    ``<folder>/<name>.json``. All files are written under temporary names and renamed at the end. Ctrl-C takes
+    effect after the renames. If the machine stops between two renames, the digest does not match, and
+    :func:`load_results` raises an error.
 
     Parameters
     ----------
     tables : mapping of str to DataFrame
-        By name, e.g. ``"table4"``.
+        Tables by name, e.g. ``"table4"``.
     folder : str or Path
-        Made if it is not there.
+        Folder of the files, made if it is not there.
     record : mapping
-        From :meth:`RunRecord.finish`.
+        Provenance from :meth:`RunRecord.finish`.
 
     Returns
     -------
     list of Path
-        The files written.
+        Paths of the files written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    try:
-        for name, table in tables.items():
-            text = table.to_csv(index=False, lineterminator="\n")
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            note = json.dumps(
-                {"table": f"{name}.csv", "sha256": digest, "rows": len(table), **record}, indent=2
-            )
-            for path, content in ((folder / f"{name}.csv", text), (folder / f"{name}.json", note + "\n")):
-                written.append(path)  # first, so that a half-written part is removed too
-                _part(path).write_text(content, encoding="utf-8", newline="\n")
-        with _interrupts_held_back():
-            for path in written:
-                os.replace(_part(path), path)
-    finally:
-        for path in written:
-            _part(path).unlink(missing_ok=True)
-    return written
+    contents: dict[Path, str] = {}
+    for name, table in tables.items():
+        text = table.to_csv(index=False, lineterminator="\n")
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        note = {"table": f"{name}.csv", "sha256": digest, "rows": len(table), **record}
+        contents[folder / f"{name}.csv"] = text
+        contents[folder / f"{name}.json"] = json.dumps(note, indent=2) + "\n"
+    with replacing_all(list(contents)) as temporaries:
+        for temporary, content in zip(temporaries, contents.values(), strict=True):
+            temporary.write_text(content, encoding="utf-8", newline="\n")
+    return list(contents)
 
 
 def load_results(folder: str | Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -165,7 +156,7 @@ def load_results(folder: str | Path, name: str) -> tuple[pd.DataFrame, dict[str,
 
 
 def provenance_table(record: Mapping[str, Any]) -> pd.DataFrame:
-    """A provenance as readers see it: one row a fact, as text.
+    """Arrange provenance as a table of texts, a row for each fact.
 
     Examples
     --------
@@ -182,28 +173,8 @@ def provenance_table(record: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"value": flat})
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Deliver Ctrl-C after the block instead of inside it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives it, or may set handlers
-        return
-    held: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if held:
-            signal.raise_signal(signal.SIGINT)
-
-
 def commit() -> dict[str, Any]:
-    """The checked-out commit, and whether the sources are as it has them; None outside a checkout."""
+    """Read the commit, and whether the sources are unchanged since; None outside a checkout."""
     top = checkout()
     if top is None:
         return {"commit": None, "commit_is_clean": None}

@@ -1,7 +1,7 @@
-"""What enters the library by itself: estimators by being subclassed, parts of models by a decorator.
+"""Registry of estimators, which enter by being subclassed, and of parts of models, by a decorator.
 
-Whatever works on all estimators or all parts (tables of methods, saved models) asks here and keeps no list
-of its own. So a class outside the package has what the library's own classes have.
+Code that works on all estimators or all parts (tables of methods, saved models) reads this registry and has
+no list of its own. So it treats classes outside the package as it treats those of the library.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ Kind = TypeVar("Kind", bound=type)
 
 @runtime_checkable
 class Part(Protocol):
-    """A part of a fitted model that says itself what it is made of."""
+    """Part of a fitted model that can be taken apart and rebuilt."""
 
     def to_parts(self) -> dict[str, Any]:
-        """Return all that :meth:`from_parts` needs: plain values, arrays, configurations and other parts."""
+        """Return what :meth:`from_parts` needs: plain values, arrays, configurations, other parts."""
         ...
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, Any], device: Any) -> Self:
-        """Make the part again.
+        """Rebuild the part.
 
         Parameters
         ----------
         parts : mapping
-            From :meth:`to_parts`.
+            Result of :meth:`to_parts`.
         device : torch.device
-            Where its networks go.
+            Device of its networks.
         """
         ...
 
@@ -44,7 +44,7 @@ STORABLE: dict[str, type] = {}
 
 
 def key_of(kind: type) -> str:
-    """Return the name by which a class is found again: with its module, if it is not of this library.
+    """Return the key of a class: its name, with its module if the class is not of this library.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Fits side by side: each on one thread, several at a time.
+"""Parallel fits: several at a time, each on one thread.
 
-On a few cores, two fits on one thread each finish well before one fit on two threads after the other, for the
-steps of these small networks leave little to share out. A fit on one thread also gives the same bits
-whatever runs beside it, since sums depend on how they are split.
+On a few cores, two parallel fits on one thread each are much faster than two successive fits on two threads.
+The steps of these small networks leave little to divide among threads. A fit on one thread also gives the
+same bits whatever else runs, since sums depend on how they are split.
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ def one_torch_thread() -> Iterator[None]:
 
 
 ROWS_FOR_THREADS = 100_000
-"""Smaller fits of scikit-learn run on one thread: threads gain little there, and where other work keeps the
-cores busy they wait for one another so long that a fit of a second takes minutes."""
+"""Number of rows below which fits of scikit-learn run on one thread.
+
+Threads gain little there. Where other work keeps the cores busy, they wait for one another so long that a fit
+of a second takes minutes."""
 
 
 def threads_for(n_rows: int) -> AbstractContextManager:
-    """One thread for scikit-learn on few rows, all on many."""
+    """Limit scikit-learn to one thread on few rows; do not limit it on many."""
     return threadpool_limits(None if n_rows >= ROWS_FOR_THREADS else 1)
 
 
 def load_before_threads() -> None:
-    """Have torch import what it imports at the first optimiser, to be called before threads that fit.
+    """Import the modules that torch imports at the first optimiser; call this before threads that fit.
 
-    That import parses source code, which CPython 3.11 cannot do in two threads at once: now and then it
+    That import parses source code, which CPython 3.11 cannot do in two threads at once. It sometimes
     ends with "SystemError: AST constructor recursion depth mismatch".
     """
     torch.optim.Adam([torch.nn.Parameter(torch.empty(0))])
@@ -54,7 +56,9 @@ def run_parallel(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Resu
     Parameters
     ----------
     jobs : sequence of callable
+        Functions without arguments.
     n_jobs : int
+        Number of jobs that run at a time.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.value.bounds import share_ranges, strata_bounds
+from cfmtl_lib.value.calibration import calibration_curve
 from cfmtl_lib.value.confounding import ConfoundingBound, confounding_bound
 from cfmtl_lib.value.curves import BudgetCurve, budget_curve, budget_curve_difference
 from cfmtl_lib.value.diagnostics import (
@@ -44,6 +45,7 @@ __all__ = [
     "balance",
     "budget_curve",
     "budget_curve_difference",
+    "calibration_curve",
     "check_implications",
     "complementary_thinning",
     "confounding_bound",

@@ -11,11 +11,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, STRATA
-from cfmtl_lib.value.estimates import Estimate, check_labels, mean_estimate, z_score
+from cfmtl_lib.value.calibration import equal_size_bins
+from cfmtl_lib.value.estimates import Estimate, check_labels, effective_sample_size, mean_estimate, z_score
 from cfmtl_lib.value.scores import unit_scores
 
 QUANTILES = (0.0, 0.01, 0.05, 0.5, 0.95, 0.99, 1.0)
@@ -35,8 +36,8 @@ def overlap(log: IncentiveLog, nuisances: LogNuisances, *, extreme: float = 0.05
     -------
     DataFrame
         Table with index: untreated, treated. Columns: n, quantiles of the propensity (q0 ... q100), extreme
-        (share of rows), effective_sample_size of the inverse-probability weights (Kish, 1965),
-        largest_weight (largest share of one row in the sum of weights).
+        (share of rows), effective_sample_size and largest_weight. The last two are those of the
+        inverse-probability weights: effective sample size (Kish, 1965), and largest share of one row.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def overlap(log: IncentiveLog, nuisances: LogNuisances, *, extreme: float = 0.05
             "n": len(e),
             **quantiles,
             "extreme": float(((e < extreme) | (e > 1 - extreme)).mean()),
-            "effective_sample_size": float(weight.sum() ** 2 / np.square(weight).sum()),
+            "effective_sample_size": effective_sample_size(weight),
             "largest_weight": float(weight.max() / weight.sum()),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -201,7 +202,7 @@ def propensity_calibration(
     if not 1 <= n_bins <= n:
         raise InputError("n_bins", expected=f"from 1 to {n}", found=repr(n_bins))
     rows = []
-    for part in np.array_split(np.argsort(key, kind="stable"), n_bins):
+    for part in equal_size_bins(key, n_bins):
         e, t = nuisances.propensity[part], log.t[part]
         error = float(np.sqrt((e * (1 - e)).sum())) / len(part)
         gap = float(t.mean() - e.mean())
@@ -303,9 +304,7 @@ def _checked_numbers(subject: str, values: ArrayLike, n: int) -> NDArray[np.floa
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.shape != (n,):
         raise InputError(subject, expected=f"shape ({n},)", found=f"shape {numbers.shape}")
-    wrong = np.flatnonzero(~np.isfinite(numbers))
-    if wrong.size:
-        raise InputError(subject, expected="finite numbers", found="NaN or infinity", row=int(wrong[0]))
+    refuse_rows(subject, ~np.isfinite(numbers), expected="finite numbers", found="NaN or infinity")
     return numbers
 
 
@@ -315,6 +314,6 @@ def _equal_groups(values: NDArray[np.float64], n_groups: int) -> NDArray[np.int6
             "n_groups", expected=f"from 1 to {len(values) // 2}, two rows a group", found=repr(n_groups)
         )
     member = np.empty(len(values), dtype=np.int64)
-    for k, part in enumerate(np.array_split(np.argsort(values, kind="stable"), n_groups)):
+    for k, part in enumerate(equal_size_bins(values, n_groups)):
         member[part] = k
     return member

@@ -182,7 +182,7 @@ def policy_value(
         **vars(estimate),
         share_treated=float(probability.mean()),
         spend=spend,
-        effective_sample_size=_effective_sample_size(probability, scores),
+        effective_sample_size=_effective_sample_sizes(probability, scores),
         n_clipped=scores.n_clipped,
     )
 
@@ -309,7 +309,7 @@ def z_score(value: float, standard_error: float) -> float:
 
 
 def check_labels(subject: str, labels: ArrayLike, n: int) -> tuple[NDArray, NDArray[np.int64]]:
-    """Number the labels of rows (clusters, groups) from 0; return the labels and the number of each row.
+    """Assign numbers from 0 to labels (clusters, groups); return the labels and each row's number.
 
     Raises
     ------
@@ -332,10 +332,22 @@ def check_labels(subject: str, labels: ArrayLike, n: int) -> tuple[NDArray, NDAr
     return names, member
 
 
-def _effective_sample_size(probability: NDArray[np.float64], scores: UnitScores) -> tuple[float, float]:
-    sizes = []
-    for in_arm, p_arm in ((scores.treated, scores.propensity), (~scores.treated, 1 - scores.propensity)):
-        weight = (probability / p_arm)[in_arm]
-        total = weight.sum()
-        sizes.append(float(total**2 / np.square(weight).sum()) if total > 0 else 0.0)
-    return sizes[0], sizes[1]
+def effective_sample_size(weights: NDArray[np.float64]) -> float:
+    """Compute the effective sample size of weights: ``(sum w)^2 / sum w^2`` (Kish, 1965).
+
+    Examples
+    --------
+    >>> effective_sample_size(np.array([1.0, 1.0, 2.0, 0.0])).__round__(2)
+    2.67
+    """
+    total = float(weights.sum())
+    return total**2 / float(np.square(weights).sum()) if total > 0 else 0.0
+
+
+def _effective_sample_sizes(probability: NDArray[np.float64], scores: UnitScores) -> tuple[float, float]:
+    """Compute the effective sample sizes of the treated and untreated rows that a policy would treat."""
+    treated, e = scores.treated, scores.propensity
+    return (
+        effective_sample_size((probability / e)[treated]),
+        effective_sample_size((probability / (1 - e))[~treated]),
+    )

@@ -7,7 +7,7 @@ import pytest
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, UnknownNameError
-from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS, TWINS, estimator, fit_methods
+from cfmtl_lib.experiments.methods import ABLATIONS, NET_METHODS, TWINS, estimator, fit_methods
 
 SMALL = cf.FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 
@@ -127,9 +127,3 @@ def test_fitted_together_as_fitted_alone(study):
             together[name].predict_reward(study.test.x, "coupon", 0.4),
             alone.predict_reward(study.test.x, "coupon", 0.4),
         )
-
-
-def test_the_methods_of_table_4_are_the_printed_ones():
-    assert list(METHODS) == [
-        "Naive", "OR", "CF-OR", "IPS", "CF-IPS", "DR", "CF-DR", "CF-MTL", "CF-MTL-v1",
-    ]  # fmt: skip

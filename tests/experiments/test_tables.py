@@ -10,7 +10,6 @@ import torch
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, RatingsError, UnknownNameError
-from cfmtl_lib.estimators.pair_cells import PairCells
 from cfmtl_lib.experiments import methods, studies
 from cfmtl_lib.experiments.paper import reported, tables
 from cfmtl_lib.protocol import ConstructionFits
@@ -118,11 +117,6 @@ def test_rows_are_what_the_estimators_earn_when_fitted_alone(whole):
                 assert [tuple(r) for r in row[COLUMNS[6:]].to_numpy()] == [tuple(expected)]
     finally:
         torch.set_num_threads(before)
-
-
-def test_counterfactual_methods_of_the_table_take_the_product_form():
-    for name in ("CF-OR", "CF-IPS", "CF-DR"):
-        assert cf.METHODS[name]().cell_form == "product"
 
 
 @pytest.mark.parametrize(
@@ -415,20 +409,3 @@ def test_every_setting_is_that_of_the_protocol():
         "cost": 0.4,
         "budget": 0.4,
     }
-
-
-def test_estimators_default_to_the_protocol():
-    for name in PRINTED[:7]:
-        model = cf.METHODS[name]()
-        assert (model.config, model.propensity_clip) == (cf.PAPER.nuisance, (0.1, 0.9))
-    for kind, weights, eta in (
-        (cf.CFMTL, cf.CellWeights(5, 1, 1, 5, 5, 5), 0.5),
-        (cf.CFMTLv1, cf.CellWeights(1, 1, 1, 5, 10, 10), 0.0),
-    ):
-        model = kind()
-        assert (PairCells.default_config(), model.weights) == (cf.PAPER.joint, weights)
-        assert model.config is None
-        assert (model.propensity_weight, model.propensity_floor) == (eta, 0.1)
-    assert not cf.CFMTLv1().frozen
-    v1 = cf.CFMTLv1()
-    assert (v1.pretraining_propensity.loss, v1.pretraining_outcome.loss) == ("cross_entropy", "squared_error")

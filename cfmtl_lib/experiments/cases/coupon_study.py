@@ -1,4 +1,4 @@
-"""Grocery coupons: one specification, declared in advance, from the unit table to chapter 11's tables."""
+"""Tables of chapter 11 on grocery coupons, by one specification that was declared in advance."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from cfmtl_lib.policy.allocation import treatable
 from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import strata_from_moments
+from cfmtl_lib.value.estimates import effective_sample_size
 from cfmtl_lib.value.treated import treated_scores, treated_shares, treated_value
 
 
 @dataclass(frozen=True)
 class Specification:
-    """What was fixed before any result was seen.
+    """Choices that were fixed before any result was seen.
 
     Parameters
     ----------
     folds : int
-        Of the cross-fitting of shares, over households.
+        Number of cross-fitting folds for the shares, over households.
     clip : float
-        Propensities above 1 - clip are moved there.
+        Distance from 1: propensities above 1 - clip become 1 - clip.
     scenario : str
-        A coupon is paid for in a purchase.
+        Scenario of the cost: "coupon", because a coupon costs only in a purchase.
     cost : float
-        Of a redeemed coupon, in conversions net of it.
+        Cost of a redeemed coupon, in conversions net of it.
     budget : float
-        Largest share mailed of those who were mailed: for them alone the log has counterparts.
+        Largest share mailed among those who were mailed, the only rows with counterparts in the log.
     splits : int
-        Random halves of the households; each half's rule and nuisances come from the other.
+        Number of random halvings of the households. Each half's rule and nuisances come from the other.
     """
 
     folds: int = 5
@@ -58,11 +59,11 @@ LEARNERS: dict[str, ClassifierMixin | None] = {
     "boosted trees": None,
     "logistic": LogisticRegression(max_iter=2000),
 }
-"""Of propensity and means: the default for tables, declared; and another, to see what hangs on it."""
+"""Learners of propensity and means: the declared default for tables, and another for comparison."""
 
 
 def study_log(table: pd.DataFrame) -> IncentiveLog:
-    """The unit table as a log, clustered by household."""
+    """Turn the unit table into a log, clustered by household."""
     return IncentiveLog.from_frame(
         table,
         treatment="mailed",
@@ -74,7 +75,7 @@ def study_log(table: pd.DataFrame) -> IncentiveLog:
 
 
 def description(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows, households and the observed means of the two arms."""
+    """Count rows and households, and compute the observed means of the two arms."""
     rows = {}
     for name, part in (("mailed", table[table["mailed"] == 1]), ("not mailed", table[table["mailed"] == 0])):
         rows[name] = {
@@ -93,7 +94,7 @@ def description(table: pd.DataFrame) -> pd.DataFrame:
 def overlap_among_mailed(
     log: IncentiveLog, nuisances: LogNuisances, spec: Specification = DECLARED
 ) -> pd.DataFrame:
-    """How well mailing is predicted, and how far the untreated can stand in for the mailed; one row."""
+    """Measure how well mailing is predicted, and the overlap of the unmailed with the mailed; one row."""
     scores = treated_scores(log, nuisances, clip=spec.clip)
     odds = scores.odds[~scores.treated]
     e = nuisances.propensity
@@ -104,7 +105,7 @@ def overlap_among_mailed(
                 "mailed_above_95": float((e[scores.treated] > 0.95).mean()),
                 "unmailed_below_5": float((e[~scores.treated] < 0.05).mean()),
                 "largest_weight": float(odds.max()),
-                "effective_unmailed": float(odds.sum() ** 2 / np.square(odds).sum()),
+                "effective_unmailed": effective_sample_size(odds),
                 "clipped": scores.n_clipped,
             }
         ]
@@ -118,12 +119,12 @@ def shares(
     learner: ClassifierMixin | None = None,
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:
-    """Shares of the strata among the mailed, and what they rest on.
+    """Estimate strata shares among the mailed, and the overlap behind them.
 
     Returns
     -------
     dict of str to DataFrame
-        "shares" and "overlap".
+        Keys "shares" and "overlap".
     """
     log = study_log(table)
     nuisances = crossfit(log, outcome=learner, folds=spec.folds, seed=seed)
@@ -148,7 +149,7 @@ RULES: dict[str, Callable[[dict[str, NDArray], Specification], NDArray]] = {
     "five strata": lambda m, spec: _by_strata(m, m["cy1"], spec),
     "five strata, product form": lambda m, spec: _by_strata(m, m["c1"] * m["y1"], spec),
 }
-"""Score of each rule from fitted means; the budget takes the highest."""
+"""Score of each rule from fitted means; the highest scores are mailed."""
 
 LEAST_REDEMPTION = "least predicted redemption"
 NOBODY = "nobody"
@@ -161,18 +162,19 @@ def rule_values(
     learner: ClassifierMixin | None = None,
     progress: bool = False,
 ) -> dict[str, pd.DataFrame]:
-    """Value among the mailed of each budgeted rule, and of the paired differences from the five-strata rule.
+    """Estimate the value among the mailed of each budgeted rule, and the five-strata rule's lead over it.
 
-    In each split every household's rule and nuisances come from the other half. Three budgets: "filled" takes
-    the highest scores whatever they are, so that rules differ only in whom; "positive" leaves out scores
-    that are not positive, as the paper does; "of all active" fills the budget over all active households
-    instead of the mailed, the value still being that among the mailed.
+    In each split every household's rule and nuisances come from the other half. There are three budgets.
+    "filled" takes the highest scores whatever they are, so that rules differ only in whom they choose.
+    "positive" leaves out scores that are not positive, as the paper does. "of all active" fills the budget
+    over all active households instead of the mailed; its value is still that among the mailed.
 
     Returns
     -------
     dict of str to DataFrame
-        "values" and "differences": budget, rule, value, standard_error (of one split, clustered by
-        household, averaged), spread (standard deviation over the splits), mailed (share of the mailed rows).
+        Keys "values" and "differences" (value of the five-strata rule less that of the rule). Columns
+        ``budget``, ``rule``, ``value``, ``standard_error`` (mean over splits, clustered by household),
+        ``spread`` (standard deviation over splits), ``mailed`` (share of the mailed rows).
     """
     log = study_log(table)
     household = table["household"].to_numpy()
@@ -237,7 +239,7 @@ def _policies(
 
 
 def _highest(score: NDArray[np.float64], population: NDArray[np.bool_], budget: float) -> NDArray[np.bool_]:
-    """Rows, of the population or not, above the score that a share of the population exceeds."""
+    """Select all rows above the score that a share ``budget`` of the population exceeds."""
     of_population = np.sort(score[population])[::-1]
     return score > of_population[treatable(len(of_population), budget)]
 
@@ -259,22 +261,22 @@ def all_tables(
     *,
     progress: bool = False,
 ) -> dict[str, pd.DataFrame]:
-    """Every table of the chapter.
+    """Compute every table of the chapter.
 
     Parameters
     ----------
     table, placebo : DataFrame
-        From :func:`~cfmtl_lib.datasets.case_studies.complete_journey.household_campaigns`, the second with
-        ``placebo=True``.
+        Tables of :func:`~cfmtl_lib.datasets.case_studies.complete_journey.household_campaigns`, the second
+        with ``placebo=True``.
     spec : Specification
     progress : bool
-        Say on stderr how far it is.
+        Progress reports on stderr.
 
     Returns
     -------
     dict of str to DataFrame
-        specification, description, and with a column learner: shares, overlap, placebo_shares,
-        placebo_overlap, values, differences.
+        Keys ``specification, description``, and with a column ``learner`` the keys
+        ``shares, overlap, placebo_shares, placebo_overlap, values, differences``.
     """
     by_learner: dict[str, list[pd.DataFrame]] = {}
     for name, learner in LEARNERS.items():

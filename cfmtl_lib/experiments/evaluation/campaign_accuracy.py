@@ -1,4 +1,4 @@
-"""How close each method comes on simulated campaigns: strata probabilities, and the policies they lead to."""
+"""Accuracy of each method on simulated campaigns: errors of strata probabilities, rewards of policies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CAMPAIGN_METHODS: dict[str, Callable[..., CFMTL | MomentEstimator]] = {
     "CF-MTL": CFMTL,
     "CF-MTL-v1": CFMTLv1,
 }
-"""With the defaults of the library for features, but for the logistic regressions."""
+"""Methods with the library's defaults for features, except the logistic regressions."""
 
 LATER_ROWS = 50_000
 """Rows of another draw of the population that models are judged on."""
@@ -51,30 +51,30 @@ def feature_accuracy(
 ) -> pd.DataFrame:
     """Fit methods to simulated campaigns and judge them by the truth, on other customers.
 
-    Nothing is chosen by these numbers: configurations are the library's defaults.
+    These numbers choose nothing: configurations are the library's defaults.
 
     Parameters
     ----------
     seeds : int
-        Campaigns of each size: 0, 1, ...
+        Number of campaigns of each size: 0, 1, ...
     sizes : sequence of int
-        Rows of the logs.
+        Numbers of rows of the logs.
     methods : sequence of str
-        From :data:`CAMPAIGN_METHODS`.
+        Names from :data:`CAMPAIGN_METHODS`.
     later_rows : int
-        Rows that models are judged on.
+        Number of rows that models are judged on.
     results_dir : str or Path, optional
-        StudySettings ``simulated-campaign/accuracy.csv`` and its provenance go; nowhere if left out.
+        Folder for ``simulated-campaign/accuracy.csv`` and its provenance. Nothing is written if left out.
     progress : bool
-        Say on stderr how far it is.
+        Progress reports on stderr.
 
     Returns
     -------
     DataFrame
-        A row a size, seed and method: ``error``, the mean absolute error of the five probabilities (NaN where
-        no strata are identified), ``error_...`` of each stratum, and for each scenario ``..._reward``, the
-        true expected reward of the policy (c = 0.4, at most 40 % treated) as a share of that of the policy
-        that knows the true probabilities.
+        One row for each size, seed and method. ``error`` is the mean absolute error of the five
+        probabilities (NaN where no strata are identified), ``error_...`` that of each stratum. For each
+        scenario, ``..._reward`` is the true expected reward of the policy (c = 0.4, at most 40 % treated).
+        It is a share of the reward of the policy that knows the true probabilities.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def feature_accuracy(
 
 
 def accuracy_of(model: CFMTL | MomentEstimator, later: CampaignStudy) -> dict[str, float]:
-    """Errors and rewards of one model on rows whose strata probabilities are known."""
+    """Compute errors and rewards of one model on rows whose strata probabilities are known."""
     truth, found = later.strata_probability, {}
     if hasattr(model, "predict_strata"):
         gaps = np.abs(model.predict_strata(later.table) - truth).mean(axis=0)

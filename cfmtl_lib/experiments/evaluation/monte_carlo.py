@@ -40,25 +40,24 @@ from cfmtl_lib.value.scores import unit_scores
 
 
 def share_bias(n_replications: int = 500, n: int = 5000, seed: int = 0) -> pd.DataFrame:
-    """Bias of CF-OR, CF-IPS and CF-DR for the five strata shares, with nuisances right and wrong.
+    """Measure the bias of CF-OR, CF-IPS and CF-DR for the strata shares, with nuisances right and wrong.
 
     Each replication is a log of :func:`~cfmtl_lib.datasets.simulation_features.simulated_features`. Right
-    nuisances are
-    frequencies at each of the 32 values of x, in the other four folds; wrong ones ignore x. All replications
-    are worked out as one array.
+    nuisances are frequencies at each of the 32 values of x, in the other four folds. Wrong ones ignore x. All
+    replications are computed as one array.
 
     Parameters
     ----------
     n_replications : int
     n : int
-        Rows of each log.
+        Number of rows of each log.
     seed : int
 
     Returns
     -------
     DataFrame
-        nuisances, estimator, stratum, truth, bias, standard_error (Monte Carlo, of the bias), sd (of the
-        estimator), replications.
+        Columns ``nuisances``, ``estimator``, ``stratum``, ``truth``, ``bias``, ``standard_error`` (Monte
+        Carlo, of the bias), ``sd`` (of the estimator), ``replications``.
 
     Examples
     --------
@@ -101,7 +100,7 @@ def share_bias(n_replications: int = 500, n: int = 5000, seed: int = 0) -> pd.Da
 
 
 class Target(NamedTuple):
-    """What an interval should cover: the value of a policy, or of a difference of two."""
+    """Quantity that an interval should cover: the value of a policy, or the difference of two."""
 
     name: str
     treat: NDArray[np.float64]
@@ -110,7 +109,7 @@ class Target(NamedTuple):
 
 
 def smooth_classifier() -> ClassifierMixin:
-    """Logistic regression on features and their products: the classifier of :func:`coverage`."""
+    """Make a logistic regression on features and their products: the classifier of :func:`coverage`."""
     return make_pipeline(
         PolynomialFeatures(degree=2, interaction_only=True, include_bias=False),
         LogisticRegression(C=10.0, max_iter=500),
@@ -128,29 +127,31 @@ def coverage(
     seed: int = 0,
     n_jobs: int = 2,
 ) -> pd.DataFrame:
-    """How often intervals of policy values, and of paired differences, contain the truth.
+    """Measure how often intervals of policy values, and of paired differences, contain the truth.
 
     Parameters
     ----------
     n_replications : int
     n : int
-        Rows of each log.
+        Number of rows of each log.
     classifier : classifier, optional
-        For all nuisances; :func:`smooth_classifier` if left out. The propensity is estimated, not known.
+        Classifier for all nuisances; :func:`smooth_classifier` if left out. The propensity is estimated, not
+        known.
     folds : int
-        1 switches cross-fitting off.
+        Number of cross-fitting folds; 1 switches cross-fitting off.
     n_noise : int
-        Features of pure noise that the classifiers see besides the five.
+        Number of pure noise features that the classifiers see besides the five.
     level : float
     seed : int
     n_jobs : int
-        Processes; the table does not depend on it.
+        Number of processes; the table does not depend on it.
 
     Returns
     -------
     DataFrame
-        target, scenario, truth, bias, bias_se (Monte Carlo), sd, mean_se, coverage, low and high (99 %
-        binomial range of a right coverage), replications.
+        Columns ``target``, ``scenario``, ``truth``, ``bias``, ``bias_se`` (Monte Carlo), ``sd``,
+        ``mean_se``, ``coverage``, ``low`` and ``high`` (99 % binomial range of a right coverage),
+        ``replications``.
     """
     classifier = smooth_classifier() if classifier is None else classifier
     found = joblib.Parallel(n_jobs=n_jobs)(
@@ -189,23 +190,24 @@ def bound_tightness(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How often the finite-sample bound of the reward holds, and how far below the truth it is.
+    """Measure how often the finite-sample bound of the reward holds, and its gap to the truth.
 
     Parameters
     ----------
     n_replications : int
-        Logs of each size.
+        Number of logs of each size.
     sizes : sequence of int
-        Rows of a log.
+        Numbers of rows of the logs.
     confidence : float
     seed : int
 
     Returns
     -------
     DataFrame
-        n, scenario, truth, held (share of the logs in which the bound is below the truth), mean_bound,
-        mean_gap (truth less bound), mean_se (of the estimate), replications. The policy treats the 13 of 32
-        values of x with most coupon buyers; propensity known, conditional means right.
+        Columns ``n, scenario, truth, held, mean_bound, mean_gap, mean_se, replications``. ``held`` is the
+        share of the logs in which the bound is below the truth. ``mean_gap`` is truth less bound, ``mean_se``
+        the mean standard error of the estimate. The policy treats the 13 of 32 values of x with most coupon
+        buyers. The propensity is known, and the conditional means are right.
     """
     least = float(np.minimum(propensities(), 1 - propensities()).min())
     rows = []
@@ -254,24 +256,24 @@ def monte_carlo(
     seed: int = 0,
     n_jobs: int = 2,
 ) -> dict[str, pd.DataFrame]:
-    """All Monte Carlo evidence of the book.
+    """Compute all Monte Carlo evidence of the book.
 
     Parameters
     ----------
     n_replications : int
-        Of the coverage study and of the bound; the bias, which is cheap, has at least 500.
+        Number of replications of the coverage study and of the bound. The bias has at least 500.
     n : int
-        Rows of a log.
+        Number of rows of a log.
     results_dir : str or Path, optional
-        Write ``<results_dir>/monte_carlo/share_bias.csv``, ``coverage.csv``, ``bound_tightness.csv`` and
-        their provenance.
+        Folder for ``monte_carlo/share_bias.csv``, ``monte_carlo/coverage.csv``,
+        ``monte_carlo/bound_tightness.csv`` and their provenance. Nothing is written if left out.
     seed : int
     n_jobs : int
 
     Returns
     -------
     dict of str to DataFrame
-        "share_bias", "coverage" and "bound_tightness": see the functions of these names.
+        Keys "share_bias", "coverage" and "bound_tightness": see the functions of these names.
     """
     record = RunRecord(
         command="cfmtl_lib.experiments.evaluation.monte_carlo.monte_carlo("
@@ -294,7 +296,7 @@ def monte_carlo(
 
 
 def binomial_range(n_replications: int, level: float, probability: float = 0.99) -> tuple[float, float]:
-    """Range of the observed coverage of right intervals, with the given probability.
+    """Compute the range of the observed coverage of right intervals, with the given probability.
 
     Examples
     --------
@@ -321,7 +323,7 @@ def _drawn(seed: Sequence[int], n: int) -> FeatureStudy:
 
 
 def _targets(point: NDArray[np.int64]) -> list[Target]:
-    """Policies that depend on x only, at the rows with these values of x."""
+    """List policies that depend on x only, at the rows with these values of x."""
     p = strata_probabilities()
     by_coupon_buyer = _best_13(p[:, COUPON_BUYER])[point]
     by_response = _best_13(means_of(p)["converted_treated"])[point]

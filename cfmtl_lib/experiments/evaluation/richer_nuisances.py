@@ -22,7 +22,7 @@ from cfmtl_lib.nuisances.pair_classifier import PairClassifier
 FACTORS = FitConfig(
     loss="cross_entropy", embedding_k=16, embedding_sd=0.1, batch_size=2048, tolerance=1e-3, patience=3
 )
-"""Of every factorization here; its weight decay is chosen from :data:`WEIGHT_DECAYS`."""
+"""Settings of every factorization here; its weight decay is chosen from :data:`WEIGHT_DECAYS`."""
 
 WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3)
 
@@ -30,12 +30,14 @@ WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3)
 def factorization(
     log: IncentiveLog, target: NDArray, rows: NDArray[np.intp], *, seed: int = 0, device: str = "auto"
 ) -> PairClassifier:
-    """Matrix factorisation of a 0/1 target, its weight decay chosen by log-loss on a tenth of the rows.
+    """Fit a matrix factorisation of a 0/1 target.
+
+    Its weight decay is chosen by log-loss on a tenth of the rows.
 
     Parameters
     ----------
     log : IncentiveLog
-        Of pairs.
+        Log of pairs.
     target : ndarray of shape (n,), 0/1
     rows : ndarray of integer
         Rows of the log to fit on.
@@ -45,7 +47,7 @@ def factorization(
     Returns
     -------
     PairClassifier
-        Fitted to all of ``rows``.
+        Classifier fitted to all of ``rows``.
     """
     shuffled = np.random.default_rng([seed, 2]).permutation(rows)
     held_out, fitted_on = np.split(shuffled, [len(rows) // 10])
@@ -67,7 +69,7 @@ def factorization(
 def factorised_means(
     log: IncentiveLog, x: NDArray[np.int64], *, seed: int = 0, device: str = "auto"
 ) -> dict[str, NDArray[np.float64]]:
-    """The four conditional means at pairs x by :func:`factorization` on the rows of their arm."""
+    """Estimate the four conditional means at pairs x by :func:`factorization` on the rows of their arm."""
     return {
         name: factorization(
             log, moment.observed(log), np.flatnonzero(log.t == moment.arm), seed=seed, device=device
@@ -79,15 +81,15 @@ def factorised_means(
 def boosted_propensity(
     log: IncentiveLog, x: NDArray[np.int64], *, seed: int = 0, device: str = "auto"
 ) -> NDArray[np.float64]:
-    """P(T=1 | x) by boosted trees on embeddings: networks of T and of Y first, trees on other rows then.
+    """Estimate P(T=1 | x) by boosted trees on the embeddings of networks of T and of Y.
 
-    The networks (factors of T and of Y, an additive one of T) come from 60 % of the log, the trees from the
-    rest: on the rows that they were fitted to, scores look better than they are.
+    The networks are factorisations of T and of Y, and an additive one of T. They are fitted on 60 % of the
+    log, the trees on the rest. On their own rows the networks' scores would look better than they are.
 
     Parameters
     ----------
     log : IncentiveLog
-        Of pairs.
+        Log of pairs.
     x : ndarray of shape (m, 2), int64
     seed : int
     device : str
@@ -95,6 +97,7 @@ def boosted_propensity(
     Returns
     -------
     ndarray of shape (m,), float64
+        Propensity of each pair.
     """
     shuffled = np.random.default_rng([seed, 3]).permutation(len(log))
     for_networks, for_trees = np.split(shuffled, [int(0.6 * len(log))])

@@ -21,14 +21,14 @@ NUISANCES = {
     "both wrong": ("constant", "constant"),
     "both fitted": ("fitted", "fitted"),
 }
-"""Where (outcome means, propensity) come from: frequencies by x ("fitted") or over all x ("constant")."""
+"""Sources of (outcome means, propensity): frequencies by x ("fitted") or over all x ("constant")."""
 
 
 N_FOLDS = 5
 
 
 def stacked_log(n: int, rng: np.random.Generator) -> IncentiveLog:
-    """Many logs one below the other, with the number of the point as the one feature."""
+    """Draw many logs, one below the other, with the number of the point as the one feature."""
     point = rng.integers(0, len(POINTS), n)
     stratum = draw_strata(strata_probabilities()[point], rng)
     treated = (rng.random(n) < propensities()[point]).astype(np.int8)
@@ -39,7 +39,10 @@ def stacked_log(n: int, rng: np.random.Generator) -> IncentiveLog:
 def frequency_nuisances(
     log: IncentiveLog, replication: NDArray[np.int64], fold: NDArray[np.int64], outcome: str, propensity: str
 ) -> LogNuisances:
-    """Frequencies in the other folds of the same replication, by x ("fitted") or over all x ("constant")."""
+    """Estimate nuisances by frequencies in the other folds of the same replication.
+
+    Frequencies are taken by x ("fitted") or over all x ("constant").
+    """
     point = log.x[:, 0].astype(np.int64)
 
     def frequency(target: NDArray, rows: NDArray[np.bool_], how: str) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The check that matters: value estimated from a log against the true one, where strata are known."""
+"""Accuracy of policy values estimated from a log, where known strata give the true value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from cfmtl_lib.value.diagnostics import check_implications, negative_control, ov
 from cfmtl_lib.value.estimates import policy_value
 
 SOURCES = ("known", "additive", "factorization", "boosted trees", "boosted trees, factorised outcomes")
-"""Where propensity and outcome means come from; outcome means are additive unless the name says otherwise."""
+"""Sources of propensity and outcome means; outcome means are additive unless the name says otherwise."""
 
 KEY = ["dataset", "labelling", "construction", "nuisances"]
 VALUE_COLUMNS = [
@@ -72,15 +72,16 @@ DIAGNOSTIC_COLUMNS = [
 
 @dataclass(frozen=True, eq=False)
 class JudgedLog:
-    """A log of the test pairs, with what is known about them.
+    """Log of the test pairs, with a negative control.
 
     Attributes
     ----------
     log : IncentiveLog
-        Treatment drawn with the true propensity, which the log carries.
+        Log whose treatment is drawn with the true propensity, which the log carries.
     control : ndarray of shape (n,), int8
-        A negative control, related to what was confounded and beyond the reach of the treatment: whether the
-        user rated the item at all, or, in a simulation, a conversion in an earlier period without incentives.
+        Negative control: an outcome that is related to the confounders and that the treatment cannot change.
+        It is whether the user rated the item at all. In a simulation it is a conversion in an earlier period
+        without incentives.
     """
 
     log: IncentiveLog
@@ -120,22 +121,23 @@ def nuisances_for(
     device: str = "auto",
     cache: FitCache | None = None,
 ) -> dict[str, LogNuisances]:
-    """Nuisances at the rows of a log of test pairs, all fitted on the training log.
+    """Estimate nuisances at the rows of a log of test pairs, all fitted on the training log.
 
     Parameters
     ----------
     study : Study
     log : IncentiveLog
-        See :func:`log_of_test_pairs`.
+        Log of test pairs; see :func:`log_of_test_pairs`.
     sources : sequence of str
-        From :data:`SOURCES`.
+        Names from :data:`SOURCES`.
     device : str
     cache : FitCache, optional
-        Of the networks of the paper, shared with the tables.
+        Cache of the paper's networks, shared with the tables.
 
     Returns
     -------
     dict of str to LogNuisances
+        Nuisances by source.
 
     Raises
     ------
@@ -177,21 +179,21 @@ def nuisances_for(
 
 
 def propensity_diagnostics(judged: JudgedLog, nuisances: LogNuisances) -> dict[str, float]:
-    """What a practitioner can see of a propensity without knowing the true one.
+    """Diagnose a propensity by what a log shows without the true one.
 
     Parameters
     ----------
     judged : JudgedLog
     nuisances : LogNuisances
-        At the rows of its log.
+        Nuisances at the rows of its log.
 
     Returns
     -------
     dict
-        The last columns of :data:`DIAGNOSTIC_COLUMNS`: log-loss of T, p-value of the calibration in twenty
-        bins
-        of the propensity, effect on the negative control with its standard error, number of groups whose
-        strata shares violate a testable implication (Holm, 5 %), effective sample sizes of both arms.
+        Last columns of :data:`DIAGNOSTIC_COLUMNS`. They are the log-loss of T, and the p-value of the
+        calibration in twenty bins of the propensity. Next is the effect on the negative control with its
+        standard error. Then come the number of groups whose strata shares violate a testable implication
+        (Holm, 5 %), and the effective sample sizes of both arms.
     """
     log = judged.log
     control = negative_control(judged.control, log, nuisances)
@@ -214,34 +216,37 @@ def policy_check(
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Estimated against true reward of every method's policy, by source of the nuisances, and the alarms.
+    """Compare estimated with true rewards of every method's policy, and diagnose the propensities.
 
-    Policies are those of Table 4 (test pairs, published cost and budget). Their true reward is counted; the
-    estimated one comes from a log of the same pairs that shows T, C(T) and Y(T) only.
+    Policies are those of Table 4 (test pairs, published cost and budget). Their true reward is counted. The
+    estimated one comes from a log of the same pairs that shows T, C(T) and Y(T) only, for each source of the
+    nuisances.
 
     Parameters
     ----------
     dataset, **settings
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     sources : sequence of str
-        From :data:`SOURCES`.
+        Names from :data:`SOURCES`.
     results_dir : str or Path, optional
-        Write ``<results_dir>/<dataset>/policy_values.csv``, ``propensity_alarms.csv`` and their provenance.
+        Folder for ``<dataset>/policy_values.csv``, ``<dataset>/propensity_alarms.csv`` and their provenance.
+        Nothing is written if left out.
 
     Returns
     -------
     values : DataFrame
-        dataset, labelling, construction, scenario, method, nuisances, seed, true_reward, estimate,
-        standard_error (totals over the test pairs, in conversions), robustness_value (least strength of
-        unmeasured confounding that could make the value 0; NaN where the propensity contradicts the log).
-        ``attrs["provenance"]`` says where it comes from.
+        Columns ``dataset, labelling, construction, scenario, method, nuisances, seed``. Totals over the test
+        pairs, in conversions: ``true_reward``, ``estimate``, ``standard_error``. ``robustness_value`` is the
+        least strength of unmeasured confounding that could make the value 0. It is NaN where the propensity
+        contradicts the log. ``attrs["provenance"]`` holds the provenance.
     alarms : DataFrame
-        dataset, labelling, construction, nuisances, seed and the columns of :func:`alarms`.
+        Columns ``dataset, labelling, construction, nuisances, seed`` and the keys of
+        :func:`propensity_diagnostics`.
 
     Raises
     ------
     UnknownNameError, InputError, RatingsError, StudyError
-        As in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
+        If settings or data are refused, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
     chosen = settings_of(dataset, settings)
     for source in sources:

@@ -50,6 +50,7 @@ from cfmtl_lib.policy.rewards import SCENARIOS, stratum_rewards
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, NEVER_BUYER, NEVER_TAKER, POTENTIAL_OUTCOMES
+from cfmtl_lib.value.calibration import equal_size_bins
 
 FIT_VARIANTS: dict[str, FitConfig] = {
     "as published": PAPER.nuisance,
@@ -57,8 +58,8 @@ FIT_VARIANTS: dict[str, FitConfig] = {
     "count of stalls reset": replace(PAPER.nuisance, patience_resets=True, max_epochs=200),
     "last batch kept": replace(PAPER.nuisance, keep_last_batch=True),
 }
-"""The fits of the baselines, changed in one respect each. With the count reset they are also cut off, for
-they can go on for long."""
+"""Fits of the baselines, changed in one respect each. With the count reset they also have a limit on epochs,
+because they can go on for long."""
 
 
 def ledger(
@@ -130,10 +131,9 @@ def _entries(context: StudyContext) -> TableRows:
         ("propensity", "additive", name, value)
         for name, value in propensity_report(e_hat, e)._asdict().items()
     ]
-    order = np.argsort(e_hat, kind="stable")
     bins = [
         key | {"bin": b, "predicted": e_hat[part].mean(), "true": e[part].mean(), "n": len(part)}
-        for b, part in enumerate(np.array_split(order, 20))
+        for b, part in enumerate(equal_size_bins(e_hat, 20))
     ]
     return {
         "ledger": [

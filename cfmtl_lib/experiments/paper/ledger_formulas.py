@@ -24,8 +24,8 @@ from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import strata_from_moments
 
 CELL_VARIANTS = ("product, take-up of OR", "product, own take-up", "joint")
-"""How the moments of take-up enter a counterfactual estimator: as in the authors' code, with each family's
-own P(C=1 | T=1, x), and with P(C=1, Y=1 | T=1, x) fitted itself, as the identification asks."""
+"""Forms in which take-up enters a counterfactual estimator. They are that of the authors' code, that with
+each family's own P(C=1 | T=1, x), and that with P(C=1, Y=1 | T=1, x) fitted, as the identification asks."""
 
 
 def prose_cash_reward(strata_probability: ArrayLike, cost: float) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Loss weights of CF-MTL, chosen by the likelihood of held-out cells, which a real log shows.
 
 The paper does not say how the published weights were found. Perhaps they were chosen on test strata, which
-no log has. Then comparisons on the same data favour CF-MTL, and comparisons on other data may not. Here each
+no log has. Then comparisons on the same data favour CF-MTL, and on other data may disadvantage it. Here each
 candidate is fitted to four fifths of a training log and judged on the rest of that log.
 """
 
@@ -117,8 +117,8 @@ def choose(study: Study, *, device: str, cache: FitCache) -> list[dict[str, Any]
     Returns
     -------
     list of dict
-        Keys ``method``, ``weights`` (the candidate's name), the six weights, ``held_out`` and
-        ``held_out_given_arm`` (log-likelihoods per row), and ``chosen``: whether ``held_out`` is the largest
+        Keys ``method``, ``weights`` (the candidate's name), the six weights, and ``held_out`` and
+        ``held_out_given_arm`` (log-likelihoods per row). ``chosen`` says whether ``held_out`` is the largest
         of the method.
     """
     fitted_to, judged_on = split_log(study.train, study.seed)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.experiments.methods import METHODS, NET_METHODS
-from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4, YARDSTICKS, yardstick
+from cfmtl_lib.experiments.paper.tables import REFERENCE_POLICIES, ROWS_OF_TABLE4, reference_rewards
 from cfmtl_lib.experiments.studies import (
     SettingOptions,
     StudyContext,
@@ -129,8 +129,8 @@ def reward_surface(
 
 
 def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the rewards at each point of each curve, with the share of seeds in which a method is best."""
-    fitted = ~points["method"].isin(YARDSTICKS)
+    """Summarise rewards at each point of each curve, with the share of seeds in which a method is best."""
+    fitted = ~points["method"].isin(REFERENCE_POLICIES)
     best = points[fitted].groupby([*_POINT, "seed"])["reward"].transform("max")
     points = points.assign(best=points["reward"].eq(best).astype(float).where(fitted))
     summary = points.groupby([*_POINT, "method"], sort=False).agg(
@@ -188,7 +188,7 @@ def _points(context: StudyContext) -> TableRows:
 
 def _surface(context: StudyContext) -> TableRows:
     study = context.study
-    models = context.fitted([name for name in SURFACE_METHODS if name not in YARDSTICKS])
+    models = context.fitted([name for name in SURFACE_METHODS if name not in REFERENCE_POLICIES])
     rows: list[dict[str, Any]] = []
     for scenario in SCENARIOS:
         for name in SURFACE_METHODS:
@@ -211,7 +211,7 @@ def _at_zero_and_one(
     at_zero, at_one = (
         models[name].predict_reward(study.test.x, scenario, cost)
         if name in models
-        else yardstick(name, study, scenario, cost)
+        else reference_rewards(name, study, scenario, cost)
         for cost in (0.0, 1.0)
     )
     return at_zero, at_one

@@ -26,10 +26,10 @@ from cfmtl_lib.policy.rewards import SCENARIOS, count_outcomes, expected_reward,
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import STRATA
 
-YARDSTICKS = ("Oracle", "Random")
+REFERENCE_POLICIES = ("Oracle", "Random")
 """Rows without a fit: a policy that knows every stratum, and one that draws pairs at random."""
 
-ROWS_OF_TABLE4 = (*METHODS, *NET_METHODS, *YARDSTICKS)
+ROWS_OF_TABLE4 = (*METHODS, *NET_METHODS, *REFERENCE_POLICIES)
 
 KEY = ["dataset", "labelling", "construction", "scenario", "method", "seed"]
 COUNTS = ["positive", "negative", "neutral", "reward"]
@@ -59,10 +59,11 @@ def table4(
         Folder for ``<dataset>/table4.csv``, ``<dataset>/table4_treated.csv`` (treated pairs by stratum) and
         the provenance of each. Nothing is written before all rows are computed and checked.
     **settings
-        Fields of :class:`~cfmtl_lib.experiments.studies.StudySettings`: ``data_dir``, ``labelling`` (rule
-        of the strata: the authors' "code" or the paper's "text"), ``construction`` (losses that build the
-        data: those of the "authors" or of the report, "document"), ``seeds``, ``device``, ``n_jobs``,
-        ``fits_dir`` and ``progress``. Each seed is a new construction and new fits.
+        Other fields of :class:`~cfmtl_lib.experiments.studies.StudySettings`: ``data_dir, labelling,
+        construction, seeds, device, n_jobs, fits_dir, progress``. ``labelling`` says which half of the
+        ranking becomes which stratum: as the authors' "code" does, or as the paper's "text" says.
+        ``construction`` says whose losses build the semi-synthetic data: those of the "authors" or those of
+        the reproduction report, "document". Each seed is a new construction and new fits.
 
     Returns
     -------
@@ -83,14 +84,14 @@ def table4(
     chosen = settings_of(dataset, settings)
 
     def work(context: StudyContext) -> TableRows:
-        models = context.fitted([name for name in names if name not in YARDSTICKS])
+        models = context.fitted([name for name in names if name not in REFERENCE_POLICIES])
         counts, treated = [], []
         for name in names:
             for scenario in SCENARIOS:
                 reward = (
                     models[name].predict_reward(context.study.test.x, scenario, PAPER.cost)
                     if name in models
-                    else yardstick(name, context.study, scenario, PAPER.cost)
+                    else reference_rewards(name, context.study, scenario, PAPER.cost)
                 )
                 key = context.key | {"scenario": scenario, "method": name, "seed": context.study.seed}
                 treat = allocate(reward, PAPER.budget)
@@ -187,9 +188,9 @@ def table5_6(
     return run.tables["table5_6"]
 
 
-def yardstick(name: str, study: Study, scenario: str, cost: float) -> NDArray[np.float64]:
+def reference_rewards(name: str, study: Study, scenario: str, cost: float) -> NDArray[np.float64]:
     """Compute the rewards by which the policy "Oracle" or "Random" ranks test pairs; shape (n_test,)."""
-    if check_choice("yardstick", name, YARDSTICKS) == "Oracle":
+    if check_choice("reference policy", name, REFERENCE_POLICIES) == "Oracle":
         return stratum_rewards(scenario, cost)[study.test.stratum]
     return np.random.default_rng([study.seed, 2]).random(len(study.test))
 

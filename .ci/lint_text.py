@@ -1,7 +1,9 @@
-"""Check the words that readers see: run as ``python tests/lint_text.py`` by ``make test``.
+"""Check the words that readers see, and the rules of the project that no other tool knows.
+
+``make test`` runs it as ``python .ci/lint_text.py``.
 
 Docstrings begin with an imperative verb (ruff's D401 looks at that too), sentences have fewer than 25 words,
-code in notebooks is at most 74 characters wide, and no word of a list of metaphors is used.
+code in notebooks is at most 74 characters wide, no word of a list of metaphors is used, and no code fixes a device.
 """
 
 import ast
@@ -24,37 +26,35 @@ PROSE = ("README.md", "CONTRIBUTING.md")
 
 NOT_PROSE = ("|", "#", "==", "--", ".. ", "\\", "<!", "![")
 
+FIXED_DEVICE = re.compile(
+    r"""\.(cuda|mps|xpu)\(|\.to\(\s*["']|\bdevice\s*=\s*["'](?!auto["'])|torch\.device\(\s*["'](?!cuda" if)"""
+)
+"""Code that puts a tensor on a device of its own choice."""
+
 Finding = tuple[Path, int, str]
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, str]]:
     """Give the paragraphs of prose and their lines, without tables, headings, formulas and code."""
     lines: list[str] = []
-    start, indent, fenced, inside, in_example = 0, 0, False, -1, False
+    start, indent, fenced, block, example = 0, 0, False, -1, False
     for number, line in enumerate([*text.split("\n"), ""]):
-        stripped = line.strip()
-        here = len(line) - len(line.lstrip())
-        if stripped.startswith(("```", ":::", "$$")) and not (stripped.endswith("$$") and len(stripped) > 2):
+        stripped, here = line.strip(), len(line) - len(line.lstrip())
+        if stripped.startswith(("```", ":::")) or stripped == "$$":
             fenced = not fenced
-        if inside >= 0 and stripped and here <= inside:
-            inside = -1  # the end of an indented block
-        is_code = fenced or inside >= 0 or stripped.startswith((">>>", "..."))
-        is_prose = bool(stripped) and not is_code and not stripped.startswith(NOT_PROSE)
+        if block >= 0 and stripped and here <= block:
+            block = -1  # the end of what is indented below a directive
+        example = stripped.startswith((">>>", "...")) or (example and bool(stripped))
+        hidden = fenced or block >= 0 or example or not stripped or stripped.startswith(NOT_PROSE)
         begins = bool(re.match(r"([-*] |\d+\. |[\w*, ]+ : )", stripped)) or here != indent
-        if lines and (begins or not is_prose):
+        if lines and (begins or hidden):
             yield start, " ".join(lines)
             lines = []
-        if is_prose:
+        if not hidden:
             start, indent = (start, indent) if lines else (number, here)
             lines.append(stripped)
-        if inside < 0 and (stripped.startswith((".. ", ">>>")) or stripped.endswith("::")):
-            inside = here if not stripped.startswith(">>>") else here - 1
-        if (
-            not stripped
-            and inside >= 0
-            and text.split("\n")[max(number - 1, 0)].strip().startswith((">>>", "..."))
-        ):
-            inside = -1
+        if block < 0 and (stripped.startswith(".. ") or stripped.endswith("::")):
+            block = here
 
 
 def sentences(text: str) -> Iterator[tuple[int, str]]:
@@ -106,6 +106,15 @@ def of_docstrings(path: Path) -> Iterator[Finding]:
         yield from of_prose(path, text, line)
 
 
+def of_code(path: Path) -> Iterator[Finding]:
+    """Find devices that are fixed in code; docstrings may name one."""
+    source = path.read_text(encoding="utf-8")
+    code = re.sub(r'"""[\s\S]*?"""', lambda text: "\n" * text[0].count("\n"), source)
+    for number, line in enumerate(code.split("\n"), start=1):
+        if FIXED_DEVICE.search(line) and "advice=" not in line:
+            yield path, number, f"fixed device: {line.strip()[:60]}"
+
+
 def of_notebook(path: Path) -> Iterator[Finding]:
     """Find wide lines of code."""
     in_code = False
@@ -120,6 +129,7 @@ def findings() -> Iterator[Finding]:
     """Find everything in the library, the notebooks and the prose of the project."""
     for path in sorted((ROOT / "cfmtl_lib").rglob("*.py")):
         yield from of_docstrings(path)
+        yield from of_code(path)
     for path in sorted((ROOT / "notebooks").glob("*.md")):
         yield from of_notebook(path)
     for name in PROSE:

@@ -1,0 +1,74 @@
+"""Predicted against observed frequencies, in bins of equal size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cfmtl_lib.errors import InputError
+
+
+def equal_size_bins(values: NDArray[np.float64], n_bins: int) -> list[NDArray[np.intp]]:
+    """Split rows into bins of equal size by the order of their values, ties in the order of rows.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,), float
+        Values by which rows are ordered.
+    n_bins : int
+        Number of bins; sizes differ by one row at most.
+
+    Returns
+    -------
+    list of ndarray of int
+        Positions of the rows of each bin, bins of small values first.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in equal_size_bins(np.array([0.3, 0.1, 0.2]), 2)]
+    [[1, 2], [0]]
+    """
+    return np.array_split(np.argsort(values, kind="stable"), n_bins)
+
+
+def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int = 10) -> pd.DataFrame:
+    """Compare predicted and observed frequency in bins of equal size.
+
+    Parameters
+    ----------
+    probability : array_like of shape (n,), float
+        Predicted probability.
+    happened : array_like of shape (n,), 0/1 or a known probability
+        Observed outcome.
+    n_bins : int
+        Number of bins.
+
+    Returns
+    -------
+    DataFrame
+        Table with a row for each bin: predicted (mean), observed (mean), standard_error, n.
+
+    Raises
+    ------
+    InputError
+        If there are fewer rows than bins.
+
+    Examples
+    --------
+    >>> calibration_curve([0.1, 0.3, 0.7, 0.9], [0, 0, 1, 1], n_bins=2)["observed"].tolist()
+    [0.0, 1.0]
+    """
+    p, h = np.asarray(probability, dtype=float), np.asarray(happened, dtype=float)
+    if len(p) < n_bins:
+        raise InputError("probability", expected=f"at least n_bins = {n_bins} rows", found=f"{len(p)}")
+    rows = [
+        {
+            "predicted": p[part].mean(),
+            "observed": h[part].mean(),
+            "standard_error": h[part].std() / np.sqrt(len(part)),
+            "n": len(part),
+        }
+        for part in equal_size_bins(p, n_bins)
+    ]
+    return pd.DataFrame(rows)
