@@ -2,8 +2,8 @@
 
 ``make test`` runs it as ``python .ci/lint_text.py``.
 
-Docstrings begin with an imperative verb (ruff's D401 looks at that too), sentences have fewer than 25 words,
-code in notebooks is at most 74 characters wide, no word of a list of metaphors is used, and no code fixes a device.
+Docstrings begin with an imperative verb (ruff looks at that too). Sentences have fewer than 25 words. Code in
+notebooks is at most 74 characters wide. No word of a list of metaphors is used, and no code fixes a device.
 """
 
 import ast

@@ -5,7 +5,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -78,15 +77,6 @@ def test_contributing_gives_a_reason_for_each_dependency():
     assert listed == [requirement.name for requirement in REQUIREMENTS]
 
 
-def test_table_of_contents_names_existing_files():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    names = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-    assert len(set(names)) == len(names)
-    for name in names:
-        folder = ROOT if name.startswith("notebooks/") else ROOT / "book"
-        assert (folder / f"{name}.md").is_file(), name
-
-
 def test_one_version_everywhere():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -94,10 +84,3 @@ def test_one_version_everywhere():
     assert latest is not None
     assert cfmtl_lib.__version__ == PROJECT["version"] == citation["version"] == latest[1]
     assert str(citation["date-released"]) == latest[2]
-
-
-@pytest.mark.parametrize("name", ["LICENSE", "book/assets/mathjax/LICENSE"])
-def test_licences_are_whole(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert "Version 2.0, January 2004" in text
-    assert "END OF TERMS AND CONDITIONS" in text

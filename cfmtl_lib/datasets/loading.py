@@ -42,7 +42,6 @@ def load_study(
     seed: int = 0,
     *,
     device: str | torch.device = "auto",
-    progress: bool = False,
     n_jobs: int = 1,
     cache: FitCache | None = None,
 ) -> Study:
@@ -58,8 +57,6 @@ def load_study(
     construction : {"authors", "document"}
     seed : int
     device : str or torch.device
-    progress : bool
-        Whether to report progress on stderr.
     n_jobs : int
         Number of fits side by side.
     cache : FitCache, optional
@@ -88,7 +85,6 @@ def load_study(
         construction,
         seed,
         device=device,
-        progress=progress,
         n_jobs=n_jobs,
         networks=networks,
     )

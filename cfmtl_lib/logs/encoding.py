@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import LogError, check_choice
+from cfmtl_lib.errors import LogError, check_choice, refuse_rows
 
 KINDS = ("number", "category")
 UNKNOWN = ("error", "missing")
@@ -177,7 +177,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
                 known = len(column.categories)
                 wrong = ~np.isin(values, np.arange(known + 1))
                 expected = f"codes 0 (missing) to {known}"
-            _refuse_first(column.name, wrong, values, expected)
+            refuse_rows(f"column {column.name!r}", wrong, expected=expected, found=values, error=LogError)
         return np.ascontiguousarray(matrix)
 
     @property
@@ -287,12 +287,13 @@ def _encoded(values: pd.Series, column: Column, unknown_is_missing: bool) -> NDA
     codes = pd.Index(column.categories, dtype=object).get_indexer(values.astype(object)) + 1
     unknown = np.asarray(values.notna()) & (codes == MISSING) & (not unknown_is_missing)
     shown = np.asarray(values.astype(object))
-    _refuse_first(
-        column.name,
+    refuse_rows(
+        f"column {column.name!r}",
         unknown,
-        shown,
-        f"one of the {len(column.categories)} categories that the log had",
-        "Map it to one of them, or to a missing value.",
+        expected=f"one of the {len(column.categories)} categories that the log had",
+        found=shown,
+        advice="Map it to one of them, or to a missing value.",
+        error=LogError,
     )
     return codes.astype(np.float64)
 
@@ -300,14 +301,6 @@ def _encoded(values: pd.Series, column: Column, unknown_is_missing: bool) -> NDA
 def _numbers(values: pd.Series, name: str) -> NDArray[np.float64]:
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = (np.isnan(numbers) & np.asarray(values.notna())) | np.isinf(numbers)
-    _refuse_first(name, wrong, np.asarray(values.astype(object)), "finite numbers")
+    shown = np.asarray(values.astype(object))
+    refuse_rows(f"column {name!r}", wrong, expected="finite numbers", found=shown, error=LogError)
     return numbers
-
-
-def _refuse_first(
-    name: str, wrong: NDArray[np.bool_], values: NDArray, expected: str, advice: str = ""
-) -> None:
-    rows = np.flatnonzero(wrong)
-    if rows.size:
-        row = int(rows[0])
-        raise LogError(f"column {name!r}", expected=expected, found=repr(values[row]), row=row, advice=advice)

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 
-from cfmtl_lib.errors import LogError
+from cfmtl_lib.errors import LogError, refuse_rows
 from cfmtl_lib.logs.encoding import FrameEncoder, numeric_column
 
 
@@ -93,9 +93,8 @@ def checked_binary(name: str, value: ArrayLike, n: int) -> NDArray[np.int8]:
         raise LogError(name, expected=f"shape ({n},), one value a row of x", found=f"shape {column.shape}")
     if column.dtype.kind not in "biuf":
         raise LogError(name, expected="0/1 numbers", found=f"dtype {column.dtype}")
-    wrong = np.flatnonzero((column != 0) & (column != 1))  # NaN differs from both
-    if wrong.size:
-        raise LogError(name, expected="0 or 1", found=str(column[wrong[0]]), row=int(wrong[0]))
+    wrong = (column != 0) & (column != 1)  # NaN differs from both
+    refuse_rows(name, wrong, expected="0 or 1", found=column, error=LogError)
     return column.astype(np.int8)
 
 
@@ -128,9 +127,8 @@ def checked_labels(value: ArrayLike, n: int) -> NDArray:
     labels = np.asarray(value)
     if labels.shape != (n,):
         raise LogError("cluster", expected=f"shape ({n},)", found=f"shape {labels.shape}")
-    missing = np.flatnonzero(pd.isna(labels))
-    if missing.size:
-        raise LogError("cluster", expected="a label for each row", found="none", row=int(missing[0]))
+    missing = pd.isna(labels)
+    refuse_rows("cluster", missing, expected="a label for each row", found="none", error=LogError)
     return labels
 
 
@@ -139,14 +137,13 @@ def checked_propensity(value: ArrayLike, n: int) -> NDArray[np.float64]:
     propensity = np.asarray(value, dtype=np.float64)
     if propensity.shape != (n,):
         raise LogError("propensity", expected=f"shape ({n},)", found=f"shape {propensity.shape}")
-    wrong = np.flatnonzero(~((propensity > 0) & (propensity < 1)))
-    if wrong.size:
-        raise LogError(
-            "propensity",
-            expected="values strictly between 0 and 1 (overlap)",
-            found=str(propensity[wrong[0]]),
-            row=int(wrong[0]),
-        )
+    refuse_rows(
+        "propensity",
+        ~((propensity > 0) & (propensity < 1)),
+        expected="values strictly between 0 and 1 (overlap)",
+        found=propensity,
+        error=LogError,
+    )
     return propensity
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.errors import InputError, check_choice, refuse_rows
 from cfmtl_lib.logs.validation import check_pairs
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
@@ -104,9 +104,7 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         target = np.asarray(y)
         if target.shape != (len(pairs),):
             raise InputError("y", expected=f"shape ({len(pairs)},)", found=f"shape {target.shape}")
-        wrong = np.flatnonzero(~np.isin(target, (0, 1)))
-        if wrong.size:
-            raise InputError("y", expected="0/1", found=str(target[wrong[0]]), row=int(wrong[0]))
+        refuse_rows("y", ~np.isin(target, (0, 1)), expected="0/1", found=target)
         device = resolve_device(self.device)
         generator = derive_generator(self.seed, f"{self.network} classifier", device)
         network = new_network(kind, (n_users, n_items), self.config, generator=generator)

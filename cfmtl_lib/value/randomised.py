@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.value.estimates import check_labels, mean_estimate
 
 ESTIMATE_COLUMNS = ["value", "standard_error", "lower", "upper"]
@@ -185,9 +185,7 @@ def complementary_thinning(
         ("propensity", ~((e > 0) & (e < 1)), e, "values strictly between 0 and 1"),
         ("keep_untreated", ~((k > 0) & (k <= 1)), k, "values in (0, 1]"),
     ):
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise InputError(subject, expected=expected, found=str(value[row]), row=row)
+        refuse_rows(subject, wrong, expected=expected, found=value)
     overall = float((e + (1 - e) * k).min())
     keep_treated = (overall - (1 - e) * k) / e
     if keep_treated.min() <= 0:

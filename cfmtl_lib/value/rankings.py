@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.value.estimates import check_labels
 
 
@@ -21,9 +21,7 @@ class Ranking:
         values = np.asarray(score, dtype=np.float64)
         if values.shape != reward.shape:
             raise InputError("score", expected=f"shape {reward.shape}", found=f"shape {values.shape}")
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if wrong.size:
-            raise InputError("score", expected="finite numbers", found="NaN or infinity", row=int(wrong[0]))
+        refuse_rows("score", ~np.isfinite(values), expected="finite numbers", found="NaN or infinity")
         self.order = np.argsort(-values, kind="stable")
         self.n_wanted = int((values > 0).sum()) if only_positive else len(values)
         self.reward, self.spend = reward[self.order], spend[self.order]

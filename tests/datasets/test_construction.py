@@ -205,16 +205,6 @@ def test_ncf_labels_and_mf_assigns_both_fitted_to_the_ratings(construction, fits
         assert ncf[stratum == upper].min() > ncf[stratum == lower].max() - 1e-6
 
 
-def test_the_two_constructions_of_the_protocol_swap_their_losses():
-    for construction, labelling, assignment in (
-        ("authors", "squared_error", "cross_entropy"),
-        ("document", "cross_entropy", "squared_error"),
-    ):
-        fit = cf.PAPER.construction[construction]
-        assert (fit.labelling.loss, fit.assignment.loss) == (labelling, assignment)
-    assert not np.array_equal(everything(study())[2], everything(study(construction="document"))[2])
-
-
 def test_treatment_is_drawn_with_the_mf_score_and_the_log_shows_its_outcomes(large):
     t, e = large.train.t, large.train_truth.propensity
     assert e.std() > 0.1
@@ -369,11 +359,6 @@ def test_unknown_names_are_refused_before_any_fit(change, message, fits):
     with pytest.raises(UnknownNameError, match=message):
         cf.semisynthetic(RATINGS, **change)
     assert not fits
-
-
-def test_fits_side_by_side_change_no_bit():
-    for one, two in zip(everything(study()), everything(study(n_jobs=2)), strict=True):
-        np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 501])

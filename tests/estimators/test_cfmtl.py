@@ -1,3 +1,6 @@
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,9 @@ from sklearn.base import clone
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError
+from cfmtl_lib.estimators.cell_backend import CellBackend
 from cfmtl_lib.models import training
+from cfmtl_lib.models.config import History
 from cfmtl_lib.models.losses import CellNetwork
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator
@@ -104,10 +109,7 @@ def test_v1_trains_its_first_models_on_unless_frozen(frozen, study):
     outcome = FactorizationNetwork(80, 60, 8, generator=derive_generator(0, "CFMTLv1 outcome", CPU))
     training.fit_probability(
         outcome,
-        (
-            *columns_on_device(study.train, CPU),
-            torch.tensor(study.train.y, dtype=torch.float32),
-        ),
+        (*columns_on_device(study.train, CPU), torch.tensor(study.train.y, dtype=torch.float32)),
         SHORT,
         generator=derive_generator(0, "CFMTLv1 outcome batches", CPU),
         label="outcome",
@@ -161,3 +163,43 @@ def test_propensity_is_recovered_where_treatment_is_randomised():
     assert (
         abs(predict_probability(model.network_.propensity, study.test.x).mean() - study.train.t.mean()) < 0.03
     )
+
+
+@dataclass(frozen=True)
+class SharesConfig:
+    """Configuration of the backend below."""
+
+    prior: float = 1.0
+
+
+class Shares(CellBackend):
+    """A backend in one place: the same strata for all rows, half of the buyers coupon buyers."""
+
+    config_type = SharesConfig
+    x_kind = "features"
+
+    @classmethod
+    def takes(cls, log):
+        return not log.is_pairs
+
+    @classmethod
+    def default_config(cls):
+        return SharesConfig()
+
+    def fit(self, log, task, first_stage=None):
+        p = np.bincount(log.cell, minlength=6)[[0, 1, 2, 3, 3]] * [1, 1, 1, 0.5, 0.5] + self.config.prior
+        model = SimpleNamespace(predict=lambda part, x: np.tile(p / p.sum(), (len(x), 1)))
+        return model, {"cells": History([0.0], converged=True)}
+
+
+def test_a_further_backend_is_one_class():
+    log = cf.simulated_features(500).log
+    model = cf.CFMTL(config=SharesConfig(prior=2.0)).fit(log)
+    p = model.predict_strata(log)
+    assert p.shape == (500, 5) and np.abs(p - p[0]).max() == 0 and p[0, 3] == p[0, 4]
+    assert cf.CFMTL().fit(log).predict_strata(log).std() > 0  # the default stays the first that takes the log
+
+
+def test_a_configuration_for_another_kind_of_x_is_refused(study):
+    with pytest.raises(InputError, match="expected FitConfig for a log of pairs, found FeatureConfig"):
+        cf.CFMTL(config=cf.FeatureConfig()).fit(study.train)

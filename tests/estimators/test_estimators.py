@@ -92,11 +92,9 @@ def test_another_seed_gives_another_fit(name, study, fitted):
 
 
 @pytest.mark.parametrize("name", cf.METHODS)
-def test_reward_defaults_are_the_published_ones_and_bad_arguments_are_refused(name, study, fitted):
+def test_predict_is_the_uplift_and_bad_arguments_are_refused(name, study, fitted):
     model, x = fitted[name], study.test.x
-    np.testing.assert_array_equal(
-        model.predict_reward(x, "coupon", 0.4), model.predict_reward(x, "coupon", 0.4)
-    )
+    np.testing.assert_array_equal(model.predict(x), model.predict_reward(x, "cash", 0.0))
     for arguments, message in (
         (("gift", 0.4), "'coupon', 'cash'"),
         (("cash", -1), "cost"),

@@ -136,8 +136,7 @@ def test_same_data_as_pairs_and_as_one_hot_features_agree():
 
     equal = cf.CellWeights(1, 1, 1, 1, 1, 1)
     joint = cf.CFMTL(
-        weights=equal,
-        config=FitConfig(embedding_k=4, weight_decay=0.0, batch_size=n, tolerance=1e-7),
+        weights=equal, config=FitConfig(embedding_k=4, weight_decay=0.0, batch_size=n, tolerance=1e-7)
     )
     by_pairs = joint.fit(as_pairs).predict_strata(pairs)
     for hidden, most in (((), 0.006), ((64, 64), 0.02)):  # the same functions, and many more

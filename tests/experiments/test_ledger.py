@@ -17,9 +17,7 @@ from cfmtl_lib.experiments.methods import fit_methods
 from cfmtl_lib.experiments.paper import reported, tables
 from cfmtl_lib.experiments.paper.ledger import FIT_VARIANTS, _labelling, ledger
 from cfmtl_lib.experiments.paper.ledger_formulas import (
-    CALL_IN_LISTING,
     CELL_VARIANTS,
-    SIGNATURE_IN_LISTING,
     cell_variant_strata,
     labelling_quality,
     largest_interaction,
@@ -29,7 +27,6 @@ from cfmtl_lib.experiments.paper.ledger_formulas import (
     rows_left_out,
     study_sizes,
 )
-from cfmtl_lib.experiments.paper.loss_weights import candidates
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator, minimise
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS
@@ -38,7 +35,7 @@ from cfmtl_lib.policy import treatable
 from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.runtime.fit_cache import FitCache
 from cfmtl_lib.runtime.provenance import load_results
-from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, POTENTIAL_OUTCOMES
+from cfmtl_lib.strata import POTENTIAL_OUTCOMES
 
 SMALL = cf.FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 CPU = torch.device("cpu")
@@ -211,15 +208,6 @@ def test_a_fitted_propensity_is_additive_too(study):
 # 8. The losses
 
 
-def test_the_two_constructions_exchange_the_losses():
-    authors, document = (cf.PAPER.construction[name] for name in ("authors", "document"))
-    assert (authors.labelling.loss, authors.assignment.loss) == ("squared_error", "cross_entropy")
-    assert (document.labelling.loss, document.assignment.loss) == ("cross_entropy", "squared_error")
-    assert cf.PAPER.nuisance.loss == "squared_error"
-    v1 = cf.CFMTLv1()
-    assert (v1.pretraining_propensity.loss, v1.pretraining_outcome.loss) == ("cross_entropy", "squared_error")
-
-
 # 9 and 10. When training stops, and on what rows
 
 
@@ -270,16 +258,6 @@ def test_rows_left_out(n, left):
     assert rows_left_out(n, FIT_VARIANTS["last batch kept"]) == 0
     with pytest.raises(InputError, match="n_rows"):
         rows_left_out(0)
-
-
-def test_fit_variants_change_one_thing_each():
-    for name, field in (
-        ("cross-entropy", {"loss"}),
-        ("count of stalls reset", {"patience_resets", "max_epochs"}),
-        ("last batch kept", {"keep_last_batch"}),
-    ):
-        changed = dataclasses.asdict(FIT_VARIANTS[name])
-        assert {k for k, v in dataclasses.asdict(cf.PAPER.nuisance).items() if changed[k] != v} == field
 
 
 # 11. The propensity
@@ -333,14 +311,6 @@ def test_the_budget_of_print_is_that_of_the_protocol():
     assert study_sizes(1_000_209) == (1_260_263, 540_113)
 
 
-# 13. AUC is not accuracy
-
-
-def test_auc_and_accuracy_are_told_apart():
-    quality = labelling_quality([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1])
-    assert quality == {"AUC": 1.0, "accuracy": 0.5, "share of ones": 0.5}
-
-
 # 14. Pairs that cannot be
 
 
@@ -351,39 +321,6 @@ def test_ids_that_were_never_rated_are_in_the_pool_and_no_pair_is_listed_twice()
     assert {4, 5} <= set(drawn[:, 1])  # items 4 and 5 have no rating
     assert len(np.unique(drawn, axis=0)) == 30
     assert not {tuple(pair) for pair in drawn} & {tuple(pair) for pair in observed}
-
-
-# 15 to 17. Names, the loss, slips
-
-
-def test_l_001_and_l_000_are_cells():
-    weights = cf.PAPER.two_stage_weights
-    order = dict(zip(CELLS, weights.in_cell_order(), strict=True))
-    assert (order[0, 0, 1], order[0, 0, 0]) == (weights.t0c0y1, weights.t0c0y0)
-    for name, cell in (("L_001", "t0c0y1"), ("L_000", "t0c0y0")):
-        left_out = methods.ABLATIONS[f"CF-MTL-v1 w/o {name}"].estimator().weights
-        assert getattr(left_out, cell) == 0 and left_out.in_cell_order().count(0) == 1
-
-
-def test_the_loss_has_the_weights_and_clips_of_the_code():
-    assert cf.PAPER.joint_weights.in_cell_order() == (5, 1, 1, 5, 5, 5)
-    assert cf.PAPER.two_stage_weights.in_cell_order() == (1, 1, 1, 5, 10, 10)
-    assert (cf.PAPER.propensity_weight, cf.PAPER.joint_propensity_floor) == (0.5, 0.1)
-    assert cf.PAPER.propensity_clip == (0.1, 0.9)
-    assert (
-        cf.CellWeights(1, 1, 1, 1, 1, 1)
-        in candidates(cf.simulated(n_users=40, n_items=30, n_pairs=900).train).values()
-    )
-
-
-def test_the_listing_calls_fit_with_a_name_it_lacks():
-    assert {"lr"} == CALL_IN_LISTING - SIGNATURE_IN_LISTING
-    assert {"num_epoch"} == SIGNATURE_IN_LISTING - CALL_IN_LISTING
-
-
-def test_every_stratum_is_in_the_loss_and_y_1111_is_none():
-    assert (CELL_MEMBERSHIP.sum(axis=0) == 2).all()  # once under either arm
-    assert POTENTIAL_OUTCOMES[:, 0].max() == 0
 
 
 # The run
@@ -441,10 +378,7 @@ def test_the_run_measures_every_entry_and_writes_it(small, tmp_path):
         for scenario in cf.SCENARIOS:
             assert value[entry, variant, f"{scenario} reward"] == pytest.approx(earns(fresh, scenario))
     p = cf.CFMTL(device="cpu").fit(study.train).predict_strata(study.test.x)
-    for variant, predicted in (
-        ("Table 1", p @ [0, 0, -0.4, 1, -0.4]),
-        ("text", p @ [0, 0, 0, 0.6, -0.4]),
-    ):
+    for variant, predicted in (("Table 1", p @ [0, 0, -0.4, 1, -0.4]), ("text", p @ [0, 0, 0, 0.6, -0.4])):
         treat = cf.allocate(predicted, 0.4)
         expected = cf.count_outcomes(treat, study.test.stratum, "cash", 0.4).reward
         assert value["cash formula", variant, "cash reward"] == pytest.approx(expected)

@@ -95,22 +95,6 @@ def test_both_curves_are_lines_on_the_surface(tmp_path):
     pd.testing.assert_frame_equal(written, surface)
 
 
-def test_after_the_table_nothing_is_fitted(tmp_path, monkeypatch):
-    options = QUICK | {"seeds": 1, "construction": "authors", "fits_dir": tmp_path}
-    cf.table4(**options)
-
-    def never(*arguments, **options):
-        raise AssertionError("a network was fitted")
-
-    for name in (
-        "nuisances.pair_nuisances.fit_probability",
-        "estimators.pair_cells.fit_probability",
-        "estimators.pair_cells.minimise",
-    ):
-        monkeypatch.setattr(f"cfmtl_lib.{name}", never)
-    assert len(sensitivity(**options)) == 2 * len(ROWS_OF_TABLE4) * (20 + 11)
-
-
 def test_oracle_earns_most_and_never_less_with_more_budget(study):
     for scenario in cf.SCENARIOS:
         reward = stratum_rewards(scenario, 0.4)[study.test.stratum]

@@ -12,6 +12,7 @@ import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, RatingsError, UnknownNameError
 from cfmtl_lib.experiments import methods, studies
 from cfmtl_lib.experiments.paper import reported, tables
+from cfmtl_lib.experiments.studies import SettingOptions, StudySettings, settings_of
 from cfmtl_lib.protocol import ConstructionFits
 from cfmtl_lib.runtime.provenance import load_results
 from cfmtl_lib.strata import STRATA
@@ -94,8 +95,7 @@ def test_every_row_keeps_the_invariants(whole):
     np.testing.assert_array_equal(table["positive"], treated["coupon buyer"])
     np.testing.assert_array_equal(table["negative"], treated["always buyer"] + cash * treated["coupon taker"])
     np.testing.assert_array_equal(
-        table["neutral"],
-        treated["never buyer"] + treated["never taker"] + ~cash * treated["coupon taker"],
+        table["neutral"], treated["never buyer"] + treated["never taker"] + ~cash * treated["coupon taker"]
     )
 
 
@@ -328,15 +328,6 @@ def test_the_printed_table_keeps_the_invariants_but_for_known_misprints():
     }
 
 
-def test_some_printed_numbers_are_read_as_printed():
-    reward = reported.reported_table4().set_index(["dataset", "scenario", "method"])["reward"]
-    assert reward["ml-1m", "coupon", "Naive"] == 37_426
-    assert reward["ml-1m", "coupon", "CF-MTL"] == 72_218
-    assert reward["ml-1m", "coupon", "CF-MTL-v1"] == 77_640
-    assert reward["ml-1m", "cash", "CF-MTL-v1"] == 70_547
-    assert reward["ml-1m", "cash", "CF-IPS"] == 51_130
-
-
 def test_printed_rows_are_compared_on_the_construction_they_were_printed_from():
     rows = [
         {
@@ -409,3 +400,16 @@ def test_every_setting_is_that_of_the_protocol():
         "cost": 0.4,
         "budget": 0.4,
     }
+
+
+def test_settings_are_keywords_or_one_object():
+    settings = StudySettings("simulated", seeds=1, labelling="text")
+    assert settings_of(settings, {}) is settings
+    assert settings_of("simulated", {"seeds": 1, "labelling": "text"}) == settings
+    assert settings_of("yelp", {}, labelling="text").labelling == "text"
+    fields = set(StudySettings.__dataclass_fields__) - {"dataset"}
+    assert fields == set(SettingOptions.__annotations__)
+    with pytest.raises(InputError, match="no keywords beside StudySettings, found seeds"):
+        cf.table4(settings, seeds=2)
+    with pytest.raises(cf.UnknownNameError, match=r"setting: expected one of 'data_dir'.* found 'sedes'"):
+        cf.table4(sedes=2)

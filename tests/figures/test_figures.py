@@ -15,13 +15,6 @@ from cfmtl_lib.figures import charts, diagrams, style
 from cfmtl_lib.figures.explorer import explore_rewards
 
 
-def luminance(colour):
-    """Relative luminance of the WCAG, 0 (black) to 1 (white)."""
-    channels = np.array(plt.matplotlib.colors.to_rgb(colour))
-    linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return linear @ [0.2126, 0.7152, 0.0722]
-
-
 def a_surface(**changes):
     rows = [
         {"scenario": scenario, "method": method, "cost": cost, "budget": budget, "seeds": 2, "sd": 1.5,
@@ -75,12 +68,6 @@ def test_a_picture_needs_a_text():
     shown = style.picture(figure, 'Text with "quotes" & signs, over\n two lines.')
     assert shown.alt == 'Text with "quotes" & signs, over two lines.'
     assert 'alt="Text with &quot;quotes&quot; &amp; signs, over two lines."' in shown._repr_html_()
-
-
-def test_strata_have_a_colour_each_that_shows_on_white():
-    colours = [style.STRATUM_COLOURS[name] for name in cf.STRATA]
-    assert len(set(colours)) == 5
-    assert all(1.05 / (luminance(colour) + 0.05) > 1.9 for colour in colours)
 
 
 def test_stacks_keep_the_order_of_the_strata():

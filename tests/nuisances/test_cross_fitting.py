@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError, UnknownNameError
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
+from cfmtl_lib.nuisances.learners import boosting
 from cfmtl_lib.nuisances.moments import MOMENTS
+from cfmtl_lib.policy.rewards import payment_of
 
 SMALL = cf.FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 
@@ -126,3 +129,18 @@ def test_pair_classifier_is_a_scikit_learn_classifier():
         cf.PairClassifier(config=SMALL).fit(x, y + 0.5)
     with pytest.raises(LogError, match="user id"):
         cf.PairClassifier(pair_space=(3, 3), config=SMALL).fit(x, y)
+
+
+def test_boosting_spares_rows_to_stop_on_only_where_there_are_many():
+    few, many = (boosting(HistGradientBoostingClassifier, n) for n in (500, 50_000))
+    assert (few.early_stopping, many.early_stopping) == (False, True)
+
+
+@pytest.mark.parametrize("scenario", cf.SCENARIOS)
+def test_what_a_scenario_pays_for_is_the_moment_that_it_names(scenario):
+    collected, converted = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]).T
+    payment = payment_of(scenario)
+    moment = MOMENTS[payment.moment]
+    expected = moment.outcome(collected, converted)
+    np.testing.assert_array_equal(payment.is_due(collected, converted), expected)
+    assert moment.arm == 1

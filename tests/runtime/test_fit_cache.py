@@ -16,6 +16,7 @@ from cfmtl_lib.experiments.methods import fit_methods
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS
+from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.runtime import fit_cache
 from cfmtl_lib.runtime.fit_cache import FitCache, content_hash, provenance_of_fits
 
@@ -291,3 +292,26 @@ def test_the_compact_network_is_the_same_function(n_outputs):
     x = np.stack(np.divmod(np.arange(35), 5), axis=1)
     np.testing.assert_array_equal(predict_probability(small, x), predict_probability(network, x))
     assert sum(p.numel() for p in small.parameters()) == 12 * n_outputs + 2 * n_outputs**2 + n_outputs
+
+
+def test_fits_are_kept_by_the_kind_of_device(study):
+    """A fit on an accelerator has other bits than the same on a CPU."""
+    asked = []
+
+    def recorder(make, **key):
+        asked.append(key)
+        return make()
+
+    recorder.keeps = False
+    PairNuisances(
+        study.train, config=cf.PAPER.nuisance, propensity_clip=(0.1, 0.9), device="cpu", cache=recorder
+    ).propensity_network()
+    (key,) = asked
+    assert set(key) == {"fit", "config", "seed", "device", "data"} and key["device"] == "cpu"
+
+
+def test_a_fit_by_itself_asks_for_no_commit(study, monkeypatch):
+    monkeypatch.setattr(fit_cache, "commit", lambda: pytest.fail("git was called"))
+    fit_cache._commit_at_start.cache_clear()
+    cf.CFOR(device="cpu").fit(study.train)
+    fit_methods(study, ["OR", "CF-MTL-v1"], device="cpu")

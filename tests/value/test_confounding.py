@@ -103,12 +103,7 @@ def test_robustness_values_are_where_the_bound_and_its_limit_reach_zero(study):
 
         def at(r, policy=policy, options=options):
             return confounding_bound(
-                policy,
-                study.log,
-                study.true_nuisances,
-                outcome_strength=r,
-                treatment_strength=r,
-                **options,
+                policy, study.log, study.true_nuisances, outcome_strength=r, treatment_strength=r, **options
             )
 
         none = at(0.0)
@@ -159,3 +154,16 @@ def test_nothing_to_explain_and_bad_strengths(study):
         options = {"outcome_strength": 0.1, "treatment_strength": 0.1, "cost": 0.4, name: bad}
         with pytest.raises(InputError, match=name):
             confounding_bound(nobody, study.log, study.true_nuisances, **options)
+
+
+def test_without_confounding_it_is_the_policy_value(study):
+    treat = study.strata_probability[:, 3] > 0.2
+    for scenario in cf.SCENARIOS:
+        options = {"scenario": scenario, "cost": COST}
+        bound = confounding_bound(
+            treat, study.log, study.true_nuisances, outcome_strength=0, treatment_strength=0, **options
+        )
+        value = cf.policy_value(treat, study.log, study.true_nuisances, **options)
+        assert bound.lower == bound.upper == bound.estimate.value
+        assert abs(bound.estimate.value - value.value) < 1e-9
+        assert abs(bound.estimate.standard_error - value.standard_error) < 1e-9

@@ -8,6 +8,7 @@ from cfmtl_lib.datasets.simulation_features import POINTS, strata_probabilities
 from cfmtl_lib.errors import InputError, UnknownNameError
 from cfmtl_lib.experiments.evaluation.monte_carlo import binomial_range
 from cfmtl_lib.policy.rewards import stratum_rewards
+from cfmtl_lib.value.rankings import Ranking
 
 SHARES = np.linspace(0, 1, 21)
 
@@ -164,3 +165,11 @@ def test_bad_input_is_refused(study, score):
         cf.budget_curve(score, log, truth, level=1.0, cost=0.4)
     with pytest.raises(InputError, match="clusters"):
         cf.budget_curve(score, log, truth, clusters=np.zeros(2000), cost=0.4)
+
+
+def test_money_once_spent_is_not_earned_back():
+    """Scores of payments can be negative; the budget is reached where their sum first reaches it."""
+    ranking = Ranking([3, 2, 1], np.ones(3), np.array([2.0, -1.5, 1.0]), only_positive=True)
+    value, _, share = ranking.at(np.array([0.0, 0.4]), "spend", np.ones(3))
+    np.testing.assert_allclose(share, [0, 0.2])  # 0.4 of 2 / 3 a unit, reached within the first unit
+    np.testing.assert_allclose(value, [0, 0.2])

@@ -124,11 +124,7 @@ def test_cfdr_is_unbiased_unless_both_nuisances_are_wrong():
         ("both fitted", "CF-DR"),
     ):
         assert (z.loc[right] <= 3).all(), right
-    for wrong in (
-        ("outcome wrong", "CF-OR"),
-        ("propensity wrong", "CF-IPS"),
-        ("both wrong", "CF-DR"),
-    ):
+    for wrong in (("outcome wrong", "CF-OR"), ("propensity wrong", "CF-IPS"), ("both wrong", "CF-DR")):
         assert z.loc[wrong].max() > 8, wrong
     assert z.loc[("both fitted", "CF-IPS")].max() > 5  # weights 1 / fitted propensity are not those of 1 / e
 

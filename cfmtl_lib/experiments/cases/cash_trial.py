@@ -50,7 +50,7 @@ def design_propensity(table: pd.DataFrame) -> NDArray[np.float64]:
     return table.groupby("area")["offered"].transform("mean").to_numpy(dtype=np.float64)
 
 
-def trial_log(table: pd.DataFrame, *, propensity: ArrayLike | None = None) -> IncentiveLog:
+def trial_log(table: pd.DataFrame) -> IncentiveLog:
     """Turn the trial into a log with C = T Y, clustered by village.
 
     Parameters
@@ -58,8 +58,6 @@ def trial_log(table: pd.DataFrame, *, propensity: ArrayLike | None = None) -> In
     table : DataFrame
         Rows of :func:`~cfmtl_lib.datasets.case_studies.thornton.tidy_cash_trial` that :func:`analysed`
         admits.
-    propensity : array_like of shape (n,), optional
-        Known propensity of each row; none if left out.
     """
     return IncentiveLog.from_frame(
         table.assign(collected=table["offered"] * table["learnt"]),
@@ -67,7 +65,6 @@ def trial_log(table: pd.DataFrame, *, propensity: ArrayLike | None = None) -> In
         collected="collected",
         converted="learnt",
         features=TRIAL_FEATURES,
-        propensity=None if propensity is None else np.asarray(propensity),
         cluster="village",
     )
 

@@ -117,7 +117,6 @@ def shares(
     spec: Specification = DECLARED,
     *,
     learner: ClassifierMixin | None = None,
-    seed: int = 0,
 ) -> dict[str, pd.DataFrame]:
     """Estimate strata shares among the mailed, and the overlap behind them.
 
@@ -127,7 +126,7 @@ def shares(
         Keys "shares" and "overlap".
     """
     log = study_log(table)
-    nuisances = crossfit(log, outcome=learner, folds=spec.folds, seed=seed)
+    nuisances = crossfit(log, outcome=learner, folds=spec.folds)
     return {
         "shares": treated_shares(log, nuisances, clip=spec.clip).reset_index(),
         "overlap": overlap_among_mailed(log, nuisances, spec),
@@ -160,7 +159,6 @@ def rule_values(
     spec: Specification = DECLARED,
     *,
     learner: ClassifierMixin | None = None,
-    progress: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Estimate the value among the mailed of each budgeted rule, and the five-strata rule's lead over it.
 
@@ -180,7 +178,7 @@ def rule_values(
     household = table["household"].to_numpy()
     found: dict[str, list[dict[str, object]]] = {"values": [], "differences": []}
     households = np.unique(household)
-    for split in track(range(spec.splits), total=spec.splits, label="Splits", enabled=progress):
+    for split in track(range(spec.splits), total=spec.splits, label="Splits"):
         first = np.random.default_rng(split).permutation(households)[: len(households) // 2]
         halves = np.isin(household, first).astype(int)
         nuisances = crossfit(log, outcome=learner, folds=halves, seed=split)
@@ -258,8 +256,6 @@ def all_tables(
     table: pd.DataFrame,
     placebo: pd.DataFrame,
     spec: Specification = DECLARED,
-    *,
-    progress: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Compute every table of the chapter.
 
@@ -269,8 +265,6 @@ def all_tables(
         Tables of :func:`~cfmtl_lib.datasets.case_studies.complete_journey.household_campaigns`, the second
         with ``placebo=True``.
     spec : Specification
-    progress : bool
-        Progress reports on stderr.
 
     Returns
     -------
@@ -284,7 +278,7 @@ def all_tables(
         found = {
             **shares(table, spec, learner=learner),
             **{f"placebo_{kind}": part for kind, part in before.items()},
-            **rule_values(table, spec, learner=learner, progress=progress),
+            **rule_values(table, spec, learner=learner),
         }
         for kind, part in found.items():
             by_learner.setdefault(kind, []).append(part.assign(learner=name))

@@ -187,7 +187,6 @@ def bound_tightness(
     n_replications: int = 500,
     sizes: Sequence[int] = (500, 2000, 5000, 20_000),
     *,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Measure how often the finite-sample bound of the reward holds, and its gap to the truth.
@@ -225,7 +224,6 @@ def bound_tightness(
                     study.true_nuisances,
                     least_propensity=least,
                     scenario=scenario,
-                    confidence=confidence,
                     cost=PAPER.cost,
                 )
                 bounds.append(found.bound)

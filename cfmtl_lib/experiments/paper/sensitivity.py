@@ -154,12 +154,11 @@ def rewards_by_cost(
     at_one: NDArray[np.float64],
     study: Study,
     scenario: str,
-    budget: float = PAPER.budget,
 ) -> NDArray[np.float64]:
     """Compute the reward at each of :data:`COSTS` from predictions at cost 0 and cost 1; shape (11,)."""
     rewards = []
     for cost in COSTS:
-        treat = allocate(at_zero + cost * (at_one - at_zero), budget)
+        treat = allocate(at_zero + cost * (at_one - at_zero), PAPER.budget)
         counts = np.bincount(study.test.stratum[treat], minlength=len(STRATA))
         rewards.append(float(counts @ stratum_rewards(scenario, cost)))
     return np.array(rewards)
