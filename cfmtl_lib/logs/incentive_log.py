@@ -238,6 +238,8 @@ be collected that was not given: check how t and c were joined.
         encoder = FrameEncoder.learn(x, list(x.columns)) if isinstance(x, pd.DataFrame) else None
         return cls(x, t, c, converted, encoder=encoder)  # type: ignore[arg-type]  # the constructor checks
 
+    of = from_xy  # its name in 0.1
+
     def take(self, rows: ArrayLike) -> Self:
         """Select rows of the log, by a mask or by positions.
 

@@ -54,6 +54,8 @@ This model was fitted on pairs.
             return cls(2, log.pair_space)
         return cls(log.x.shape[1], log.pair_space if log.is_pairs else None, log.encoder)
 
+    of = from_log  # its name in 0.1
+
     def matrix(self, x: IncentiveLog | FeatureRows) -> NDArray:
         """Convert x to the matrix that models take: (n, 2) int64, or (n, p) floats.
 

@@ -32,12 +32,13 @@ EPSILON = 1e-8
 """Constants of torch.optim.Adam, at its defaults."""
 
 
-SOURCES = hashlib.sha256(
-    b"".join(
-        (Path(__file__).parents[1] / f"{name}.py").read_bytes()
-        for name in ("models/kernels", "models/cell_kernels", "models/losses", "strata")
-    )
-).hexdigest()[:12]
+_SOURCE_FILES = [
+    *sorted(Path(__file__).parent.glob("*kernels.py")),
+    Path(__file__).with_name("losses.py"),
+    Path(__file__).parents[1] / "strata.py",
+]
+
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCE_FILES)).hexdigest()[:12]
 """Digest of all sources of the machine code. numba by itself checks the file of a function only, not those of
 the functions that it calls and of the constants that it uses."""
 

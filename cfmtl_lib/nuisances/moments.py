@@ -130,6 +130,8 @@ class LogNuisances:
             np.asarray(propensity, dtype=np.float64), **values, propensity_is_known=propensity_is_known
         )
 
+    of = from_means  # its name in 0.1
+
     def __len__(self) -> int:
         return len(self.propensity)
 
