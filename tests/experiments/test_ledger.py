@@ -205,9 +205,6 @@ def test_a_fitted_propensity_is_additive_too(study):
     )
 
 
-# 8. The losses
-
-
 # 9 and 10. When training stops, and on what rows
 
 

@@ -4,13 +4,14 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import cfmtl_lib as cf
 from cfmtl_lib.datasets.simulation_features import means_of, strata_probabilities
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.experiments.evaluation import monte_carlo
 from cfmtl_lib.strata import strata_from_moments
-from cfmtl_lib.value import share_ranges, strata_bounds
+from cfmtl_lib.value import bounds, share_ranges, strata_bounds
 from cfmtl_lib.value.bounds import TYPES
 from cfmtl_lib.value.estimates import strata_shares
 
@@ -131,3 +132,9 @@ def test_limits_cover_every_share_that_the_means_allow(monotonicity):
     ends = np.array([(found.lower, found.upper) for found in ranges])
     at_zero = ends < 1e-9  # no share is negative, so such an end is always covered
     assert (low <= covered / 250).all() and (covered[~at_zero] / 250 <= high).all(), covered / 250
+
+
+@pytest.mark.parametrize("width", [0.01, 0.5, 1.0, 5.0])
+def test_the_reach_of_limits_solves_its_equation(width):
+    reach = bounds._imbens_manski(width, 1.0, 0.8, 0.95)
+    assert abs(stats.norm.cdf(reach + width) - stats.norm.cdf(-reach) - 0.95) < 1e-9
