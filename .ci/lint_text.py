@@ -2,8 +2,9 @@
 
 ``make test`` runs it as ``python .ci/lint_text.py``.
 
-Docstrings begin with an imperative verb (ruff looks at that too). Sentences have fewer than 25 words. Code in
-notebooks is at most 74 characters wide. No word of a list of metaphors is used, and no code fixes a device.
+Descriptions in docstrings do not begin with a preposition. Sentences of docstrings, README.md and
+CONTRIBUTING.md have fewer than 25 words. Code in notebooks is at most 74 characters wide. No page uses a
+word of a list of metaphors, and no code fixes a device. Ruff's D401 looks for imperative summaries.
 """
 
 import ast
@@ -89,6 +90,13 @@ def descriptions(text: str) -> Iterator[tuple[int, str]]:
             yield number + 1, below.strip()
 
 
+def of_metaphors(path: Path) -> Iterator[Finding]:
+    """Find words of the list on a page."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        for word in METAPHORS.findall(line):
+            yield path, number, f"metaphor: {word}"
+
+
 def of_docstrings(path: Path) -> Iterator[Finding]:
     """Find docstrings that begin with a preposition, and what :func:`of_prose` finds in them."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -132,6 +140,8 @@ def findings() -> Iterator[Finding]:
         yield from of_code(path)
     for path in sorted((ROOT / "notebooks").glob("*.md")):
         yield from of_notebook(path)
+    for path in sorted([*(ROOT / "notebooks").glob("*.md"), *(ROOT / "book").glob("*.md")]):
+        yield from of_metaphors(path)
     for name in PROSE:
         yield from of_prose(ROOT / name, (ROOT / name).read_text(encoding="utf-8"))
 

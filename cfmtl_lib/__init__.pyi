@@ -47,6 +47,7 @@ from .estimators.baselines import (
     OR as OR,
     DRNet as DRNet,
     IPSNet as IPSNet,
+    MomentEstimator as MomentEstimator,
     Naive as Naive,
     ORNet as ORNet,
 )
@@ -55,6 +56,7 @@ from .estimators.cfmtl_v1 import CFMTLv1 as CFMTLv1
 from .estimators.counterfactual import CFDR as CFDR, CFIPS as CFIPS, CFOR as CFOR
 from .experiments.methods import METHODS as METHODS, fit_methods as fit_methods
 from .experiments.paper.fit_variants import fit_variants as fit_variants
+from .experiments.studies import StudySettings as StudySettings
 from .experiments.paper.tables import table4 as table4, table5_6 as table5_6
 from .logs.encoding import FrameEncoder as FrameEncoder
 from .logs.incentive_log import IncentiveLog as IncentiveLog
@@ -77,6 +79,7 @@ from .policy.rewards import (
 )
 from .protocol import PAPER as PAPER, Protocol as Protocol
 from .runtime.fit_cache import FitCache as FitCache
+from .runtime.registry import storable as storable
 from .strata import CELLS as CELLS, STRATA as STRATA
 from .value import (
     BudgetCurve as BudgetCurve,

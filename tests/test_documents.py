@@ -48,13 +48,6 @@ def test_notebooks_check_their_parameters_first(path):
     assert set(re.findall(r'"(\w+)"', cells[1].source.split(")\n")[0])) == {*DEFAULTS, "seeds"}
 
 
-def test_readme_lists_the_parameters_of_table_4():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| `(\w+)` \|", text, flags=re.M)[:7] == list(
-        parameters(ROOT / "notebooks/07_table4.md")
-    )
-
-
 @pytest.mark.parametrize("name", ["README.md", "book/index.md"])
 def test_the_library_example_runs(name, monkeypatch):
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cfmtl_lib.errors import InputError, LogError, UnknownNameError, check_choice
-from cfmtl_lib.estimators.base import LogEstimator
-from cfmtl_lib.logs.encoding import UNKNOWN
+from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
+from cfmtl_lib.logs.encoding import UNKNOWN, numeric_column
 from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.runtime.files import replacing
 from cfmtl_lib.runtime.progress import track
@@ -105,7 +105,7 @@ def score_parquet(
         for chunk in chunks:
             try:
                 x = encoder.encode(chunk, unknown)
-                costs = chunk[cost].to_numpy(dtype=np.float64) if isinstance(cost, str) else cost
+                costs = numeric_column(chunk, cost) if isinstance(cost, str) else cost
                 scores = _scores(model, x, scenario, costs)
             except InputError as error:
                 row = None if error.row is None else done + error.row
@@ -128,10 +128,13 @@ def _chunks(file: pq.ParquetFile, columns: list[str], rows: int) -> Iterator[pd.
 def _scores(
     model: LogEstimator, x: np.ndarray, scenario: str, cost: float | np.ndarray
 ) -> dict[str, np.ndarray]:
-    if not hasattr(model, "predict_strata"):
+    if not isinstance(model, StrataEstimator):
         return {"reward": model.predict_reward(x, scenario, cost)}
     p = model.predict_strata(x)
-    return {**dict(zip(STRATA_COLUMNS, p.T, strict=True)), "reward": expected_reward(p, scenario, cost)}
+    strata = dict(zip(STRATA_COLUMNS, p.T, strict=True))
+    if type(model).predict_reward is StrataEstimator.predict_reward:  # spares predicting strata twice
+        return {**strata, "reward": expected_reward(p, scenario, cost)}
+    return {**strata, "reward": model.predict_reward(x, scenario, cost)}
 
 
 @contextmanager

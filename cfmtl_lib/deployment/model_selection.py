@@ -19,6 +19,7 @@ from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import CELLS
+from cfmtl_lib.value.calibration import quantile_bins
 from cfmtl_lib.value.estimates import mean_estimate, policy_value
 from cfmtl_lib.value.scores import unit_scores
 
@@ -205,10 +206,8 @@ def cell_calibration(
     for k, cell in enumerate(CELLS):
         rows = np.flatnonzero(log.t == cell[0])
         values = predicted[rows, k]
-        edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
-        bin_of = np.searchsorted(edges, values, side="right")
-        for b in np.unique(bin_of):
-            chosen = rows[bin_of == b]
+        for part in quantile_bins(values, bins):
+            chosen = rows[part]
             if len(chosen) < 2:
                 continue
             observed = (log.cell[chosen] == k).astype(np.float64)

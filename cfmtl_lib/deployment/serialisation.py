@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from cfmtl_lib.errors import InputError, ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.logs.schema import InputSchema
+from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.registry import ESTIMATORS, STORABLE, Part, key_of
 
 TRUSTED = (
@@ -80,11 +81,6 @@ class Encoder:
             return value
         if isinstance(value, torch.device):
             return str(value)
-        if isinstance(value, tuple | list):
-            items = [self.value(item, f"{name}/{k}") for k, item in enumerate(value)]
-            return {"kind": "tuple" if isinstance(value, tuple) else "list", "items": items}
-        if isinstance(value, Mapping):
-            return {"kind": "dict", "items": {str(k): self.value(v, f"{name}/{k}") for k, v in value.items()}}
         if isinstance(value, np.ndarray):
             if value.dtype.kind not in "biuf":
                 raise ModelFileError(name, expected="an array of numbers", found=f"dtype {value.dtype}")
@@ -94,6 +90,11 @@ class Encoder:
             parts = value.to_parts() if isinstance(value, Part) else _fields(value)
             encoded = {key: self.value(v, f"{name}/{key}") for key, v in parts.items()}
             return {"kind": "part", "class": key_of(kind), "parts": encoded}
+        if isinstance(value, tuple | list):
+            items = [self.value(item, f"{name}/{k}") for k, item in enumerate(value)]
+            return {"kind": "tuple" if isinstance(value, tuple) else "list", "items": items}
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            return {"kind": "dict", "items": {k: self.value(v, f"{name}/{k}") for k, v in value.items()}}
         if isinstance(value, LogEstimator):
             return {"kind": "estimator", "estimator": self.estimator(value, name)}
         if isinstance(value, BaseEstimator):
@@ -103,38 +104,43 @@ class Encoder:
             return {"kind": "learner", "name": name}
         raise ModelFileError(
             name,
-            expected="numbers, text, arrays, learners of scikit-learn, or parts marked by @storable",
+            expected="numbers, text, arrays, learners of scikit-learn, parts marked by @storable, or "
+            "lists and dictionaries (by text) of these",
             found=kind.__name__,
             advice="Mark its class by cfmtl_lib.runtime.registry.storable, or name it in not_saved.",
         )
 
 
 class Decoder:
-    """Decoder of what :class:`Encoder` returned.
+    """Makes values again from what :class:`Encoder` gave.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
-    device : torch.device
-        Device of the networks.
+    device : str
+        Device of the networks, and of estimators that have such a parameter.
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray], device: torch.device) -> None:
-        self.arrays, self.device = arrays, device
+    def __init__(self, arrays: Mapping[str, NDArray], device: str) -> None:
+        self.arrays, self.device, self._device_parameter = arrays, resolve_device(device), device
 
-    def estimator(self, stored: Mapping[str, Any], **parameters: Any) -> LogEstimator:
-        """Decode an estimator, with some of its parameters replaced.
+    def estimator(self, stored: Mapping[str, Any]) -> LogEstimator:
+        """Make an estimator again.
 
         Raises
         ------
         ModelFileError
-            If its class is unknown, or a part is missing or of another shape.
+            If its class is unknown, or a part is missing, of another shape or of another kind.
         """
         kind = _known(ESTIMATORS, stored["class"])
-        given = {key: self.value(v) for key, v in stored["parameters"].items()}
-        model = kind(**{**given, **parameters})
+        parameters = {key: self.value(v) for key, v in stored["parameters"].items()}
+        if "device" in parameters:
+            parameters["device"] = self._device_parameter
+        model = kind(**parameters)
         model.remember_schema(InputSchema.from_dict(stored["schema"]))
         for key, value in stored["learnt"].items():
+            if not key.endswith("_") or key.startswith("_") or hasattr(kind, key):
+                raise ModelFileError("file", expected="names of fitted attributes", found=repr(key))
             setattr(model, key, self.value(value))
         return model
 
@@ -157,7 +163,7 @@ class Decoder:
             parts = {key: self.value(v) for key, v in stored["parts"].items()}
             try:
                 return made.from_parts(parts, self.device) if issubclass(made, Part) else made(**parts)
-            except (InputError, TypeError) as error:
+            except (InputError, TypeError, KeyError, AttributeError) as error:
                 raise ModelFileError(
                     stored["class"],
                     expected="the parts of this class",

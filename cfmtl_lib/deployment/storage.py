@@ -29,7 +29,6 @@ from cfmtl_lib.deployment.serialisation import Decoder, Encoder
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.logs.schema import InputSchema
-from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.files import write_whole
 from cfmtl_lib.runtime.provenance import library_version
 
@@ -125,13 +124,23 @@ def load(
     header, arrays, digest = _read(Path(path))
     if fingerprint is not None and fingerprint != digest:
         raise ModelFileError(str(path), expected=f"fingerprint {fingerprint}", found=digest)
-    found = InputSchema.from_dict(header["model"]["schema"])
-    if schema is not None and schema != found:
+    decoder = Decoder(arrays, device)
+    try:
+        found = InputSchema.from_dict(header["model"]["schema"])
+        if schema is not None and schema != found:
+            raise ModelFileError(
+                str(path), expected=f"a model of {schema}", found=str(found), advice="Fit it to such a log."
+            )
+        return decoder.estimator(header["model"])
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise ModelFileError(
-            str(path), expected=f"a model of {schema}", found=str(found), advice="Fit it to such a log."
-        )
-    given = {"device": device} if "device" in header["model"]["parameters"] else {}
-    return Decoder(arrays, resolve_device(device)).estimator(header["model"], **given)
+            str(path),
+            expected="the parts of a fitted model",
+            found=f"{type(error).__name__}: {error}",
+            advice="The file was not written by cfmtl_lib.save: do not use it.",
+        ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Arrays, str]:
@@ -157,14 +166,14 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays, str]:
             found="other content",
             advice="The file was changed or damaged after it was written: do not use it.",
         )
-    if header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelFileError(
             str(path),
             expected=repr(FORMAT),
-            found=repr(header.get("format")),
+            found=repr(header.get("format") if isinstance(header, dict) else header),
             advice="It was written by another version of the library: use that one.",
         )
-    written_by = header["versions"]["scikit-learn"]
+    written_by = (header.get("versions") or {}).get("scikit-learn")
     if '"kind": "learner"' in text and written_by != SKLEARN:
         raise ModelFileError(
             str(path),

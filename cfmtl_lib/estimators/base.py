@@ -9,13 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from cfmtl_lib.errors import LogError
+from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.logs.validation import outcome_columns
+from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 
 
@@ -60,8 +61,11 @@ class LogEstimator(BaseEstimator):
 
     def __init_subclass__(cls, method: str = "", **options: Any) -> None:
         super().__init_subclass__(**options)
+        key = key_of(cls)
+        if method and any(other.method == method for k, other in ESTIMATORS.items() if k != key):
+            raise InputError("method", expected="a name that no other estimator has", found=repr(method))
         cls.method = method
-        ESTIMATORS[key_of(cls)] = cls
+        ESTIMATORS[key] = cls
 
     def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
         """Store the schema of x from the log that is fitted."""
@@ -153,6 +157,12 @@ class StrataEstimator(LogEstimator):
     def predict_strata(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict strata probabilities at x: shape (n, 5), float64; rows sum to 1."""
         raise NotImplementedError
+
+    def predict_reward(
+        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
+    ) -> NDArray[np.float64]:
+        """Predict the expected reward from the strata; see :meth:`LogEstimator.predict_reward`."""
+        return expected_reward(self.predict_strata(x), scenario, cost)
 
     def predict_proba(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict strata probabilities, under scikit-learn's name for :meth:`predict_strata`."""

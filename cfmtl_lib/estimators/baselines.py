@@ -146,6 +146,16 @@ class MomentEstimator(LogEstimator):
         )
 
     def _shared(self, nuisances: PairNuisances, log: IncentiveLog | ParquetLog) -> PairNuisances:
+        own = [
+            name for name in ("outcome", "propensity", "pseudo_outcome") if getattr(self, name) is not None
+        ]
+        if own:
+            raise InputError(
+                "nuisances",
+                expected="none beside a learner of the estimator's own",
+                found=", ".join(own),
+                advice="Shared fits are those of the paper's network.",
+            )
         if nuisances.log is not log:
             raise InputError("nuisances", expected="fits of this log", found="fits of another log")
         if (nuisances.config, nuisances.propensity_clip, nuisances.seed) != (
@@ -233,7 +243,7 @@ class ORNet(OR, method="OR-net"):
     :math:`w(x) = P(C{=}1, Y{=}1|T{=}1, x)`. In the cash scenario it is for a collected incentive,
     :math:`w(x) = P(C{=}1|T{=}1, x)`. The method needs no strata and uses neither exclusion nor monotonicity.
     Under both assumptions, it predicts the expected reward of the pair. For any values of the moments, this
-    equals the reward of :class:`CFOR` with ``cell_form="joint"``.
+    equals the reward of :class:`~cfmtl_lib.estimators.counterfactual.CFOR` with ``cell_form="joint"``.
     """
 
     uses = tuple(MOMENTS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from inspect import isabstract
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig, History
 from cfmtl_lib.models.losses import CellNetwork, CellWeights
+from cfmtl_lib.runtime.registry import key_of
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ class CellBackend(ABC):
     x_kind: ClassVar[str]
     """Kind of x in words, for messages: "pairs"."""
 
-    backends: ClassVar[list[type[CellBackend]]] = []
+    backends: ClassVar[dict[str, type[CellBackend]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        CellBackend.backends.append(cls)
+        CellBackend.backends[key_of(cls)] = cls
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -146,7 +148,8 @@ def backend_for(log: IncentiveLog | ParquetLog, config: Any = None) -> CellBacke
     InputError
         If no backend has configurations of this type, or it does not take the log.
     """
-    able = [backend for backend in CellBackend.backends if backend.takes(log)]
+    defined = CellBackend.backends.values()
+    able = [backend for backend in defined if not isabstract(backend) and backend.takes(log)]
     if config is None:
         return able[0](able[0].default_config())
     for backend in able:

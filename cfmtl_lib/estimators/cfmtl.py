@@ -23,7 +23,6 @@ from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig, History
 from cfmtl_lib.models.feature_networks import FeatureConfig
 from cfmtl_lib.models.losses import CellWeights
-from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 
@@ -152,9 +151,3 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         """Predict the propensity at x, before its lower bound applies; shape (n,)."""
         check_is_fitted(self, "network_")
         return self.network_.predict("propensity", self.schema_.matrix(x))
-
-    def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
-    ) -> NDArray[np.float64]:
-        """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
-        return expected_reward(self.predict_strata(x), scenario, cost)

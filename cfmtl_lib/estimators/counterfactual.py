@@ -3,7 +3,7 @@ r"""CF-OR, CF-IPS, CF-DR: the five strata from the moments of their CATE twins."
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,7 +15,6 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.nuisances.choice import FittedMoment, Nuisances
 from cfmtl_lib.nuisances.moments import MOMENTS
-from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import strata_from_moments
 
@@ -86,12 +85,6 @@ class CFOR(StrataEstimator, OR, method="CF-OR"):
                 moments["collected_treated"] * moments["converted_treated"]
             )
         return strata_from_moments(*(moments[name] for name in MOMENTS))
-
-    def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
-    ) -> NDArray[np.float64]:
-        """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
-        return expected_reward(self.predict_strata(x), scenario, cost)
 
 
 class CFIPS(CFOR, method="CF-IPS"):

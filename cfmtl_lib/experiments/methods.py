@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from cfmtl_lib.datasets.study import Study
-from cfmtl_lib.errors import check_choice
+from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.baselines import MomentEstimator, ORNet
 from cfmtl_lib.estimators.cfmtl import CFMTL
@@ -17,12 +17,11 @@ from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.pair_cells import Pretrained
 from cfmtl_lib.experiments.paper.reported import reported_table4
 from cfmtl_lib.models.config import FitConfig
-from cfmtl_lib.models.losses import CellNetwork
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
-from cfmtl_lib.runtime.registry import ESTIMATORS
+from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 from cfmtl_lib.runtime.threads import run_parallel
 
 PRODUCT_FORM = {"cell_form": "product"}
@@ -99,8 +98,9 @@ METHODS = {name: factory_of(name) for name in dict.fromkeys(reported_table4()["m
 """The nine methods of Table 4, in its order."""
 
 NET_METHODS = {
-    name: factory_of(name)
-    for name in (kind.method for kind in ESTIMATORS.values() if issubclass(kind, ORNet))
+    kind.method: factory_of(kind.method)
+    for key, kind in ESTIMATORS.items()
+    if kind.method and "." not in key and issubclass(kind, ORNet)
 }
 """Uplift models that charge the cost on take-up. Not in the paper."""
 
@@ -123,8 +123,13 @@ def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings:
     ------
     UnknownNameError
         If the name is unknown.
+    InputError
+        If ``fit_settings`` are given and the estimator has no FitConfig.
     """
-    model = factory_of(name)(device=device, seed=seed)
+    factory = factory_of(name)
+    model = factory()
+    given = {"device": device, "seed": seed}
+    model.set_params(**{key: value for key, value in given.items() if key in model.get_params(deep=False)})
     if fit_settings and isinstance(model, CFMTL) and model.config is None:
         model.set_params(config=PAPER.joint)
     configs = {
@@ -132,6 +137,12 @@ def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings:
         for key, value in model.get_params(deep=False).items()
         if isinstance(value, FitConfig)
     }
+    if fit_settings and not configs:
+        raise InputError(
+            f"settings of {name}",
+            expected="none, as it has no FitConfig",
+            found=", ".join(fit_settings),
+        )
     return model.set_params(**configs)
 
 
@@ -188,10 +199,14 @@ def fit_methods(
 
 
 def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCache | None) -> None:
-    nuisances = None
+    shared: dict[object, PairNuisances] = {}
     for model in models:
-        if nuisances is None:
-            nuisances = PairNuisances(
+        if model.outcome is not None:  # a learner of its own
+            model.fit(study.train)
+            continue
+        settings = (model.config, tuple(model.propensity_clip), model.device, model.seed)
+        if settings not in shared:
+            shared[settings] = PairNuisances(
                 study.train,
                 config=model.config,
                 propensity_clip=model.propensity_clip,
@@ -199,7 +214,7 @@ def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCach
                 seed=model.seed,
                 cache=cache,
             )
-        model.fit(study.train, nuisances=nuisances)
+        model.fit(study.train, nuisances=shared[settings])
 
 
 def fit_joint(model: CFMTL, study: Study, cache: FitCache | None) -> None:
@@ -220,24 +235,27 @@ def fit_two_stage(models: Iterable[CFMTLv1], study: Study, cache: FitCache | Non
 
 
 def _fit_cells(model: CFMTL, study: Study, cache: FitCache | None, fit: Callable) -> None:
-    def make() -> tuple:
+    key, log = key_of(type(model)), study.train
+    if cache is None or "." in key:  # the cache knows the code of the library only
+        fit(model)
+        return
+
+    def make() -> dict[str, Any]:
         fresh = copy.copy(model)
         fit(fresh)
-        network = fresh.network_
-        assert isinstance(network, CellNetwork)  # studies are of pairs
-        return (network.compact() if cache is not None and cache.keeps else network), fresh.histories_
+        learnt = {name: value for name, value in vars(fresh).items() if name.endswith("_")}
+        if cache.keeps:
+            learnt["network_"] = learnt["network_"].compact()
+        return learnt
 
-    log = study.train
-    model.remember_input(log)
-    if cache is None:
-        model.network_, model.histories_ = make()
-        return
     settings = model.get_params(deep=False)
     del settings["progress"]
     settings["device"] = resolve_device(model.device).type
-    model.network_, model.histories_ = cache(
+    learnt = cache(
         make,
-        fit=type(model).__name__,
+        fit=key,
         settings=sorted(settings.items()),
         data=content_hash(log.x, log.t, log.c, log.y, log.pair_space),
     )
+    for name, value in learnt.items():
+        setattr(model, name, value)

@@ -77,8 +77,9 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
     def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
         """See :class:`~cfmtl_lib.runtime.registry.Part`."""
         model = cls(**parts["parameters"])
-        for name, value in parts["fitted"].items():
-            setattr(model, name, value)
+        for name in ("network_", "classes_"):
+            if name in parts["fitted"]:
+                setattr(model, name, parts["fitted"][name])
         return model
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:

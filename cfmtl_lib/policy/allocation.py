@@ -36,7 +36,7 @@ def allocate(
         Largest sum of ``spend``. Rows are ranked by reward a unit of spend, and taken until the next one
         does not fit. The loss against the best policy is less than the reward of that row.
     spend : array_like of shape (n,), float >= 0
-        Expected payment of each row, :func:`expected_spend`; only with ``money``.
+        Expected payment of each row, :func:`~cfmtl_lib.policy.rewards.expected_spend`; only with ``money``.
 
     Returns
     -------

@@ -10,6 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+_UMASK = os.umask(0)  # the only way to read it is to set it: once, before there are threads
+os.umask(_UMASK)
+FILE_MODE = 0o666 & ~_UMASK
+"""Permissions of a new file, as ``open`` would give them."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -66,7 +71,7 @@ def replacing_all(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
         yield temporaries
         with _interrupts_held_back():
             for temporary, path in zip(temporaries, targets, strict=True):
-                os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that others cannot read
+                os.chmod(temporary, FILE_MODE)  # mkstemp makes files that others cannot read
                 os.replace(temporary, path)
     finally:
         for temporary in temporaries:
@@ -77,12 +82,6 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
     """Write a file whole or not at all; text is written as UTF-8, its line ends unchanged."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

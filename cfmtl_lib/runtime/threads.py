@@ -65,6 +65,10 @@ def run_parallel(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Resu
     list
         Results in the order of the jobs.
 
+    Notes
+    -----
+    If a job fails, or on Ctrl-C, the error is raised when the jobs that are running have ended.
+
     Examples
     --------
     >>> run_parallel([lambda: 1, lambda: 2, lambda: 3], n_jobs=2)
@@ -76,7 +80,7 @@ def run_parallel(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Resu
         return job()
 
     with one_torch_thread():
-        if n_jobs == 1 or len(jobs) == 1:
+        if n_jobs == 1 or len(jobs) <= 1:
             return [job() for job in jobs]
         load_before_threads()
         return joblib.Parallel(min(n_jobs, len(jobs)), backend="threading")(

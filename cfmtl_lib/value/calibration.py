@@ -32,6 +32,32 @@ def equal_size_bins(values: NDArray[np.float64], n_bins: int) -> list[NDArray[np
     return np.array_split(np.argsort(values, kind="stable"), n_bins)
 
 
+def quantile_bins(values: NDArray[np.float64], n_bins: int) -> list[NDArray[np.intp]]:
+    """Split rows at quantiles of their values, so that equal values share a bin.
+
+    Unlike :func:`equal_size_bins` it can give fewer bins, of other sizes, where values are tied.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,), float
+    n_bins : int
+        Largest number of bins.
+
+    Returns
+    -------
+    list of ndarray of int
+        Positions of the rows of each bin, bins of small values first.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in quantile_bins(np.array([0.3, 0.1, 0.1, 0.2]), 2)]
+    [[1, 2], [0, 3]]
+    """
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    bin_of = np.searchsorted(edges, values, side="right")
+    return [np.flatnonzero(bin_of == b) for b in np.unique(bin_of)]
+
+
 def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int = 10) -> pd.DataFrame:
     """Compare predicted and observed frequency in bins of equal size.
 

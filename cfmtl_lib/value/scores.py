@@ -27,7 +27,13 @@ from numpy.typing import ArrayLike, NDArray
 from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.moments import CLIP_OF_ESTIMATES, MOMENTS, LogNuisances
-from cfmtl_lib.policy.rewards import check_cost, check_costs, payment_of, reward_of_means
+from cfmtl_lib.policy.rewards import (
+    check_cost,
+    check_costs,
+    payment_of,
+    reward_of_means,
+    values_of_conversion,
+)
 from cfmtl_lib.strata import strata_from_moments
 
 
@@ -158,7 +164,7 @@ def net_outcome(log: IncentiveLog, scenario: str, cost: float) -> NDArray[np.flo
     """
     paid = MOMENTS[payment_of(scenario).moment].observed(log)
     cost = check_cost(cost)
-    return (1 + cost) * log.y - cost * paid
+    return values_of_conversion(cost, None, len(log)) * log.y - cost * paid
 
 
 def net_means(
@@ -167,7 +173,5 @@ def net_means(
     """Compute E[W | T=1, x] and E[W | T=0, x] of :func:`net_outcome`; each of shape (n,)."""
     paid = nuisances.means()[payment_of(scenario).moment]
     cost = check_cost(cost)
-    return (
-        (1 + cost) * nuisances.converted_treated - cost * paid,
-        (1 + cost) * nuisances.converted_untreated,
-    )
+    value = values_of_conversion(cost, None, len(nuisances))
+    return value * nuisances.converted_treated - cost * paid, value * nuisances.converted_untreated

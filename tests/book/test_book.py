@@ -50,7 +50,7 @@ def root(tmp_path):
     for name, text in {
         "notebooks/one.md": NOTEBOOK,
         "cfmtl_lib/strata.py": "STRATA = 5\n",
-        "cfmtl_lib/reported/table4.csv": "method,reward\n",
+        "cfmtl_lib/tables/table4.csv": "method,reward\n",
         "results/simulated/table4.csv": "method,reward\n",
         "results/simulated/table4.json": "{}\n",
     }.items():
@@ -101,7 +101,7 @@ def test_notebook_runs_once_and_its_stderr_is_not_shown(root, executed):
     "changed",
     [
         "cfmtl_lib/strata.py",
-        "cfmtl_lib/reported/table4.csv",
+        "cfmtl_lib/tables/table4.csv",
         "results/simulated/table4.csv",
         "results/simulated/table4.json",
         "cfmtl_lib/datasets/new.py",

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 import cfmtl_lib as cf
 from cfmtl_lib.deployment import storage
 from cfmtl_lib.errors import InputError, ModelFileError
-from cfmtl_lib.experiments.methods import factory_of
+from cfmtl_lib.experiments.methods import factory_of, fit_methods
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.runtime import files
 
@@ -190,6 +190,11 @@ def test_other_files_are_refused(content, tmp_path):
         (lambda h, a: h["model"].update({"class": "Popen"}), "Import the module that defines it"),
         (lambda h, a: h["model"]["learnt"]["network_"].update({"class": "Popen"}), "no such class"),
         (lambda h, a: h["model"]["learnt"]["network_"].update({"kind": "call"}), "a known kind of value"),
+        (lambda h, a: h.pop("model"), "KeyError"),
+        (lambda h, a: h["model"].pop("schema"), "KeyError"),
+        (lambda h, a: h["model"]["parameters"].update(sead=1), "TypeError"),
+        (lambda h, a: h["model"]["learnt"].update(predict_strata=3), "names of fitted attributes"),
+        (lambda h, a: h["model"]["learnt"]["network_"]["parts"].pop("scaler"), "use that one"),
         (lambda h, a: a.pop(HEAD), f"expected the array '{HEAD}'"),
         (lambda h, a: a.update({HEAD: np.zeros((2, 2), dtype=np.float32)}), "expected shape"),
     ],
@@ -240,7 +245,7 @@ class Lift(cf.LogEstimator, method="Lift"):
         self.lift_ = np.array([log.y[g & t].mean() - log.y[g & ~t].mean() for g, t in rows])
         return self
 
-    def predict_reward(self, x, scenario="coupon", cost=0.4):
+    def predict_reward(self, x, scenario, cost):
         groups = np.searchsorted(self.groups_, self.schema_.matrix(x)[:, self.column])
         return (self.lift_[groups] - cost).clip(self.floor)
 
@@ -252,6 +257,10 @@ def test_a_class_outside_the_package_is_fitted_compared_saved_and_loaded(tmp_pat
     assert len(np.unique(rewards)) == 2
     table = cf.compare_models(log, {"Lift": Lift(), "OR": cf.OR()}, cost=0.1, folds=2)
     assert table.index.tolist() == ["Lift", "OR"] and table["value"].notna().all()
+    study = cf.simulated(n_users=9, n_items=40, n_pairs=300)
+    assert set(fit_methods(study, ["Lift", "Naive"], device="cpu")) == {"Lift", "Naive"}
+    with pytest.raises(InputError, match="a name that no other estimator has, found 'CF-OR'"):
+        type("Mine", (cf.CFOR,), {}, method="CF-OR")
     fingerprint = cf.save(model, tmp_path / "lift.safetensors")
     loaded = cf.load(tmp_path / "lift.safetensors", fingerprint=fingerprint)
     assert type(loaded) is Lift and loaded.get_params() == model.get_params()
@@ -263,10 +272,9 @@ def test_what_cannot_be_saved_is_named(tmp_path):
     model.secret_ = {"how": [lambda: 1]}
     with pytest.raises(ModelFileError, match=r"secret_/how/0: expected numbers.* found function"):
         cf.save(model, tmp_path / "m")
+    model.secret_ = {1: 2}
+    with pytest.raises(ModelFileError, match="dictionaries"):
+        cf.save(model, tmp_path / "m")
     model.secret_ = {"how": [float("inf"), (None, np.int64(3)), np.arange(3)]}
     cf.save(model, tmp_path / "m")
     assert repr(cf.load(tmp_path / "m").secret_) == repr({"how": [float("inf"), (None, 3), np.arange(3)]})
-
-
-def test_errors_are_input_errors():
-    assert issubclass(ModelFileError, InputError)

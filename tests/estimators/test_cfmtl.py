@@ -15,6 +15,7 @@ from cfmtl_lib.models.losses import CellNetwork
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator
 from cfmtl_lib.nuisances.pair_nuisances import columns_on_device
+from cfmtl_lib.runtime.registry import key_of
 
 CPU = torch.device("cpu")
 SMALL = cf.FitConfig(embedding_k=8, tolerance=1e-3, batch_size=500)
@@ -167,8 +168,6 @@ def test_propensity_is_recovered_where_treatment_is_randomised():
 
 @dataclass(frozen=True)
 class SharesConfig:
-    """Configuration of the backend below."""
-
     prior: float = 1.0
 
 
@@ -192,7 +191,11 @@ class Shares(CellBackend):
         return model, {"cells": History([0.0], converged=True)}
 
 
-def test_a_further_backend_is_one_class():
+CellBackend.backends.pop(key_of(Shares))  # other tests have the library's own
+
+
+def test_a_further_backend_is_one_class(monkeypatch):
+    monkeypatch.setitem(CellBackend.backends, key_of(Shares), Shares)
     log = cf.simulated_features(500).log
     model = cf.CFMTL(config=SharesConfig(prior=2.0)).fit(log)
     p = model.predict_strata(log)
