@@ -232,8 +232,6 @@ def test_learners_of_another_scikit_learn_are_refused(tmp_path):
 
 
 class Lift(cf.LogEstimator, method="Lift"):
-    """An estimator of somebody else: the lift of each row's group, a group being a value of one column."""
-
     def __init__(self, *, column=0, floor=-np.inf):
         self.column, self.floor = column, floor
 

@@ -172,8 +172,6 @@ class SharesConfig:
 
 
 class Shares(CellBackend):
-    """A backend in one place: the same strata for all rows, half of the buyers coupon buyers."""
-
     config_type = SharesConfig
     x_kind = "features"
 
