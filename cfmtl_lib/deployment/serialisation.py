@@ -47,7 +47,7 @@ class Encoder:
         self.arrays: dict[str, NDArray] = {}
 
     def estimator(self, model: LogEstimator, name: str = "") -> dict[str, Any]:
-        """Encode a fitted estimator: class, parameters, schema of x, and the attributes that end in _.
+        """Encode an estimator: class, parameters, schema of x, and the attributes that end in _.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class Encoder:
                 key: self.value(v, f"{path}parameter/{key}")
                 for key, v in model.get_params(deep=False).items()
             },
-            "schema": model.schema_.to_dict(),
+            "schema": model.schema_.to_dict() if hasattr(model, "schema_") else None,  # unfitted: none
             "learnt": {key: self.value(v, f"{path}{key}") for key, v in learnt.items()},
         }
 
@@ -107,7 +107,7 @@ class Encoder:
             expected="numbers, text, arrays, learners of scikit-learn, parts marked by @storable, or "
             "lists and dictionaries (by text) of these",
             found=kind.__name__,
-            advice="Mark its class by cfmtl_lib.runtime.registry.storable, or name it in not_saved.",
+            advice="Mark its class by cfmtl_lib.storable, or name it in not_saved.",
         )
 
 
@@ -137,7 +137,8 @@ class Decoder:
         if "device" in parameters:
             parameters["device"] = self._device_parameter
         model = kind(**parameters)
-        model.remember_schema(InputSchema.from_dict(stored["schema"]))
+        if stored["schema"] is not None:
+            model.remember_schema(InputSchema.from_dict(stored["schema"]))
         for key, value in stored["learnt"].items():
             if not key.endswith("_") or key.startswith("_") or hasattr(kind, key):
                 raise ModelFileError("file", expected="names of fitted attributes", found=repr(key))

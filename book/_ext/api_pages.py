@@ -1,0 +1,58 @@
+"""Sphinx extension: the API reference of a folder of the library, from whatever modules are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import cfmtl_lib
+
+LIBRARY = Path(cfmtl_lib.__file__).parent
+NOT_OURS = "set_fit_request, set_predict_proba_request, set_predict_request, set_score_request"
+"""Methods that scikit-learn adds to every estimator."""
+
+
+def modules_of(folder: str, without: set[str]) -> list[str]:
+    """List the modules of a folder of the library, by their full names.
+
+    Parameters
+    ----------
+    folder : str
+        Name below ``cfmtl_lib``, with dots; empty for the top of the library.
+    without : set of str
+        Names of modules to leave out.
+    """
+    here = LIBRARY.joinpath(*folder.split(".")) if folder else LIBRARY
+    names = sorted(path.stem for path in here.glob("*.py") if path.stem not in {"__init__", *without})
+    return [".".join(part for part in ("cfmtl_lib", folder, name) if part) for name in names]
+
+
+class ApiModules(SphinxDirective):
+    """Directive: documentation of every module of a folder, ``.. api-modules:: value``.
+
+    The option ``without`` names modules that are of no use to readers.
+    """
+
+    optional_arguments = 1
+    option_spec = {"without": directives.unchanged}  # noqa: RUF012  # as docutils has it
+
+    def run(self) -> list[nodes.Node]:
+        """Return what ``automodule`` makes of each module."""
+        folder = self.arguments[0] if self.arguments else ""
+        lines = []
+        for module in modules_of(folder, set(self.options.get("without", "").split())):
+            lines += [f".. automodule:: {module}", "   :members:", f"   :exclude-members: {NOT_OURS}", ""]
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source=self.env.docname), self.content_offset, node)
+        return list(node.children)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the extension with Sphinx."""
+    app.add_directive("api-modules", ApiModules)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
