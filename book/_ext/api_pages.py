@@ -17,35 +17,39 @@ NOT_OURS = "set_fit_request, set_predict_proba_request, set_predict_request, set
 """Methods that scikit-learn adds to every estimator."""
 
 
-def modules_of(folder: str, without: set[str]) -> list[str]:
+def modules_of(folder: str, first: list[str], without: list[str]) -> list[str]:
     """List the modules of a folder of the library, by their full names.
 
     Parameters
     ----------
     folder : str
         Name below ``cfmtl_lib``, with dots; empty for the top of the library.
-    without : set of str
+    first : list of str
+        Names of modules to begin with; the others follow in the order of the alphabet.
+    without : list of str
         Names of modules to leave out.
     """
     here = LIBRARY.joinpath(*folder.split(".")) if folder else LIBRARY
-    names = sorted(path.stem for path in here.glob("*.py") if path.stem not in {"__init__", *without})
+    found = {path.stem for path in here.glob("*.py")} - {"__init__", *first, *without}
+    names = [*first, *sorted(found)]
     return [".".join(part for part in ("cfmtl_lib", folder, name) if part) for name in names]
 
 
 class ApiModules(SphinxDirective):
     """Directive: documentation of every module of a folder, ``.. api-modules:: value``.
 
-    The option ``without`` names modules that are of no use to readers.
+    The option ``first`` names modules to begin with, ``without`` those that are of no use to readers.
     """
 
     optional_arguments = 1
-    option_spec = {"without": directives.unchanged}  # noqa: RUF012  # as docutils has it
+    option_spec = dict.fromkeys(("first", "without"), directives.unchanged)
 
     def run(self) -> list[nodes.Node]:
         """Return what ``automodule`` makes of each module."""
         folder = self.arguments[0] if self.arguments else ""
         lines = []
-        for module in modules_of(folder, set(self.options.get("without", "").split())):
+        first, without = (self.options.get(name, "").split() for name in ("first", "without"))
+        for module in modules_of(folder, first, without):
             lines += [f".. automodule:: {module}", "   :members:", f"   :exclude-members: {NOT_OURS}", ""]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source=self.env.docname), self.content_offset, node)
