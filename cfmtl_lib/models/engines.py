@@ -107,7 +107,9 @@ class DataParallelSteps(AutogradSteps):
     """
 
     def __init__(self, network: nn.Module, objective: Objective, config: FitConfig) -> None:
-        if not _is_own_loss(network, objective):
+        is_mean = isinstance(objective, ProbabilityLoss)
+        # Another network's loss may be neither a mean nor a sum over rows.
+        if not _is_own_loss(network, objective) or not (is_mean or type(network) is CellNetwork):
             raise InputError(
                 "FitConfig.engine 'data-parallel'",
                 expected="a loss of the paper, whose parts add up to that of a batch",
@@ -124,7 +126,7 @@ class DataParallelSteps(AutogradSteps):
         super().__init__(network, objective, config)
         _join_processes(next(network.parameters()).device)
         self.rank, self.n_processes = dist.get_rank(), dist.get_world_size()
-        self.is_mean = isinstance(objective, ProbabilityLoss)
+        self.is_mean = is_mean
         self.objective = nn.parallel.DistributedDataParallel(
             _Objective(network, objective), broadcast_buffers=False
         )
@@ -218,15 +220,12 @@ class CompiledFit(NamedTuple):
     ----------
     parts : callable
         Function of the network that returns its networks of pairs, all with the same users and items.
-    knows : callable
-        Function of the network and an objective that returns whether the compiled loss is that objective.
     bind : callable
-        Function of both that returns the epoch: a function of user, item, last column, batch size, Adam and
-        losses.
+        Function of the network and its loss that returns the epoch: a function of user, item, last column,
+        batch size, Adam and losses.
     """
 
     parts: Callable[[Any], list[Any]]
-    knows: Callable[[Any, Objective], bool]
     bind: Callable[[Any, Any], Callable[..., None]]
 
 
@@ -235,15 +234,12 @@ COMPILED: dict[type[nn.Module], CompiledFit] = {}
 
 
 def compiles(
-    network: type[nn.Module],
-    *,
-    parts: Callable[[Any], list[Any]] = lambda network: [network],
-    knows: Callable[[Any, Objective], bool],
+    network: type[nn.Module], parts: Callable[[Any], list[Any]] = lambda network: [network]
 ) -> Callable[[Callable], Callable]:
     """Register the epoch of a class of networks with the compiled engine; see :class:`CompiledFit`."""
 
     def register(bind: Callable) -> Callable:
-        COMPILED[network] = CompiledFit(parts, knows, bind)
+        COMPILED[network] = CompiledFit(parts, bind)
         return bind
 
     return register
@@ -253,10 +249,10 @@ def _is_own_loss(network: nn.Module, objective: Objective) -> bool:
     """Return whether the objective is a loss of one probability by this network, or its own loss."""
     if isinstance(objective, ProbabilityLoss):
         return objective.network is network
-    return type(network) is CellNetwork and objective == network.loss
+    return objective == getattr(network, "loss", None)
 
 
-@compiles(AdditiveNetwork, knows=_is_own_loss)
+@compiles(AdditiveNetwork)
 def _additive_epoch(network: AdditiveNetwork, objective: ProbabilityLoss) -> Callable[..., None]:
     from cfmtl_lib.models import kernels
 
@@ -266,24 +262,18 @@ def _additive_epoch(network: AdditiveNetwork, objective: ProbabilityLoss) -> Cal
     )
 
 
-@compiles(FactorizationNetwork, knows=_is_own_loss)
+@compiles(FactorizationNetwork)
 def _factorisation_epoch(network: FactorizationNetwork, objective: ProbabilityLoss) -> Callable[..., None]:
     from cfmtl_lib.models import kernels
 
-    tables, cross_entropy = (
-        (_trained(network.user), _trained(network.item)),
-        objective.loss == "cross_entropy",
-    )
+    tables = _trained(network.user), _trained(network.item)
+    cross_entropy = objective.loss == "cross_entropy"
     return lambda user, item, target, size, *rest: kernels.factorisation_epoch(
         *tables, user, item, target, size, cross_entropy, *rest
     )
 
 
-@compiles(
-    CellNetwork,
-    parts=lambda network: [network.strata, network.propensity],
-    knows=_is_own_loss,
-)
+@compiles(CellNetwork, parts=lambda network: [network.strata, network.propensity])
 def _cells_epoch(network: CellNetwork, objective: Objective) -> Callable[..., None]:
     from cfmtl_lib.models import cell_kernels
 
@@ -343,7 +333,7 @@ def _obstacle(network: nn.Module, objective: Objective) -> str | None:
     known = COMPILED.get(type(network))
     if known is None:
         return f"a {type(network).__name__}"
-    if not known.knows(network, objective):
+    if not _is_own_loss(network, objective):
         return "another loss"
     for part in known.parts(network):
         if type(part) not in COMPILED:

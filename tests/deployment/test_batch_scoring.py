@@ -42,16 +42,20 @@ def test_chunks_give_what_memory_gives(study, model, source, tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_costs_can_be_a_column_and_models_without_strata_give_rewards(study, source, tmp_path):
+class Cautious(cf.CFOR):
+    def predict_reward(self, x, scenario, cost):
+        return super().predict_reward(x, scenario, cost) - 0.1
+
+
+@pytest.mark.parametrize("kind", [cf.OR, Cautious])
+def test_costs_can_be_a_column_and_rewards_are_those_of_the_model(kind, study, source, tmp_path):
     target = tmp_path / "scores.parquet"
-    uplift = cf.OR(outcome=LogisticRegression(max_iter=300)).fit(study.log())
+    uplift = kind(outcome=LogisticRegression(max_iter=300)).fit(study.log())
     cf.score_parquet(uplift, source, target, cost="price", rows_per_chunk=300)
     scores = pd.read_parquet(target)
-    assert scores.columns.tolist() == ["reward"]
-    prices = pd.read_parquet(source)["price"]
-    np.testing.assert_allclose(
-        scores["reward"], uplift.predict_reward(study.table, cost=prices, scenario="coupon"), atol=1e-12
-    )
+    assert len(scores.columns) == (1 if kind is cf.OR else 6)
+    expected = uplift.predict_reward(study.table, "coupon", pd.read_parquet(source)["price"])
+    np.testing.assert_allclose(scores["reward"], expected, atol=1e-12)
 
 
 def test_memory_is_bounded_by_the_chunk(model, study, tmp_path, monkeypatch):
