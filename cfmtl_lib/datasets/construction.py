@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cfmtl_lib.checks import check_seed
 from cfmtl_lib.datasets.ratings import Ratings
 from cfmtl_lib.datasets.study import LabelledPairs, Study, split_and_treat
 from cfmtl_lib.errors import StudyError, check_choice
@@ -173,6 +174,7 @@ def semisynthetic(
             found=f"unobserved_share {protocol.unobserved_share} of {len(ratings)} ratings",
             advice="Use more ratings, or a larger Protocol.unobserved_share.",
         )
+    seed = check_seed(seed)
     rng = np.random.default_rng([seed, 0])
     unobserved = sample_unobserved(ratings.pairs, ratings.n_users, ratings.n_items, n_unobserved, rng)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from cfmtl_lib.checks import check_number, check_seed
 from cfmtl_lib.datasets import readers
 from cfmtl_lib.datasets.catalog import CATALOG, LARGEST_COUNT, content_fingerprint, find_file
 from cfmtl_lib.errors import RatingsError, UnknownNameError, check_choice
@@ -190,6 +191,9 @@ def load_ratings(
     ['tea', 'tea', 'pie']
     """
     check_choice("on_duplicates", on_duplicates, ("last", "first", "error"))
+    seed = check_seed(seed)
+    if threshold is not None:
+        threshold = check_number(threshold, "threshold")
     fingerprint = ""
     if isinstance(name_or_path, str) and name_or_path in CATALOG:
         entry = CATALOG[name_or_path]

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.checks import check_count, check_number, check_seed
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.strata import draw_strata, observe
 
@@ -91,13 +91,10 @@ def simulated_campaign(
     >>> study.log()
     IncentiveLog(2,000 rows of 7 features: 992 treated, 575 collected, 1,118 converted)
     """
-    if n < 100:
-        raise InputError("n", expected="at least 100 rows", found=repr(n))
-    if not generosity > 0:
-        raise InputError("generosity", expected="a number > 0", found=repr(generosity))
-    if not 0 <= missing < 1:
-        raise InputError("missing", expected="a share in [0, 1)", found=repr(missing))
-    rng = np.random.default_rng(seed)
+    n = check_count(n, "n", least=100)
+    generosity = check_number(generosity, "generosity", low=0, low_open=True)
+    missing = check_number(missing, "missing", low=0, high=1, high_open=True)
+    rng = np.random.default_rng(check_seed(seed))
     age = rng.gamma(9.0, 4.5, n).clip(18, 90).round()
     orders = rng.negative_binomial(1.5, 0.2, n)
     days = (rng.exponential(60 / (1 + 0.3 * orders)) + rng.uniform(0, 20, n)).clip(0, 365).round()

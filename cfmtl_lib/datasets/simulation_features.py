@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
+from cfmtl_lib.checks import check_count, check_seed
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
@@ -137,9 +138,8 @@ def simulated_features(n: int = 5000, seed: int = 0) -> FeatureStudy:
     >>> study.log
     IncentiveLog(2,000 rows of 5 features: 1,043 treated, 679 collected, 1,002 converted)
     """
-    if n < 100:
-        raise InputError("n", expected="at least 100 rows", found=repr(n))
-    rng = np.random.default_rng(seed)
+    n = check_count(n, "n", least=100)
+    rng = np.random.default_rng(check_seed(seed))
     point = rng.integers(0, len(POINTS), n)
     p = strata_probabilities()[point]
     stratum = draw_strata(p, rng)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from cfmtl_lib.checks import check_count, check_number, check_seed
 from cfmtl_lib.datasets.study import LabelledPairs, Study, split_and_treat
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
@@ -110,19 +110,16 @@ def simulated(
     counts = ("n_users", "n_items", "n_pairs", "rank")
     for name, value in settings.items():
         if name in counts:
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise InputError(name, expected="a whole number >= 1", found=repr(value))
-            settings[name] = int(value)  # json knows no integers of numpy
-            continue
-        least, bound = (1e-9, "> 0") if name == "overlap" else (0, ">= 0")
-        if not (isinstance(value, Real) and np.isfinite(value) and value >= least):
-            raise InputError(name, expected=f"a finite number {bound}", found=repr(value))
-        settings[name] = float(value)
+            settings[name] = check_count(value, name)  # json knows no integers of numpy
+        else:
+            settings[name] = check_number(value, name, low=0, low_open=name == "overlap")
+    additive, low_rank, separation, overlap = (float(settings[k]) for k in settings if k not in counts)
     n_users, n_items, n_pairs, rank = (int(settings[name]) for name in counts)
     if n_pairs > n_users * n_items:
         raise InputError(
             "n_pairs", expected=f"at most n_users * n_items = {n_users * n_items:,}", found=f"{n_pairs:,}"
         )
+    seed = check_seed(seed)
     rng = np.random.default_rng([seed, 1])
     codes = rng.choice(n_users * n_items, size=n_pairs, replace=False, shuffle=False)
     x = np.stack(np.divmod(codes, n_items), axis=1).astype(np.int64)

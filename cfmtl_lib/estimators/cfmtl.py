@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from cfmtl_lib.checks import check_flag, check_number, check_seed, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators import feature_cells, pair_cells  # noqa: F401  # backends enter by being defined
 from cfmtl_lib.estimators.base import StrataEstimator, as_log
@@ -130,17 +131,20 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         )
 
     def _check(self) -> None:
-        weights = self.weights.in_cell_order()
-        if min(weights) < 0 or max(weights) == 0:
+        check_seed(self.seed)
+        check_flag(self.progress, "progress")
+        if not isinstance(self.weights, CellWeights):
+            raise InputError(
+                "weights",
+                expected="CellWeights",
+                found=describe(self.weights),
+                advice="cfmtl_lib.CellWeights names the weight of each cell.",
+            )
+        weights = [check_number(weight, "weights", low=0) for weight in self.weights.in_cell_order()]
+        if max(weights) == 0:
             raise InputError("weights", expected="weights >= 0, not all 0", found=repr(self.weights))
-        if not 0 <= self.propensity_floor < 1:
-            raise InputError(
-                "propensity_floor", expected="a number in [0, 1)", found=repr(self.propensity_floor)
-            )
-        if not self.propensity_weight >= 0:
-            raise InputError(
-                "propensity_weight", expected="a number >= 0", found=repr(self.propensity_weight)
-            )
+        check_number(self.propensity_floor, "propensity_floor", low=0, high=1, high_open=True)
+        check_number(self.propensity_weight, "propensity_weight", low=0)
 
     def predict_strata(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict strata probabilities at x: shape (n, 5), float64, in [0, 1], rows sum to 1."""

@@ -6,6 +6,7 @@ from typing import Self
 
 from numpy.typing import ArrayLike
 
+from cfmtl_lib.checks import check_flag, describe
 from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.estimators.base import as_log
 from cfmtl_lib.estimators.cell_backend import FirstStage, backend_for
@@ -123,6 +124,13 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
         """
         self._check()
         return self._pair_backend(log).pretrain(log, self._task(), self._first_stage())
+
+    def _check(self) -> None:
+        super()._check()
+        check_flag(self.frozen, "frozen")
+        for name in ("pretraining_propensity", "pretraining_outcome"):
+            if not isinstance(getattr(self, name), FitConfig):
+                raise InputError(name, expected="a FitConfig", found=describe(getattr(self, name)))
 
     def _first_stage(self, done: Pretrained | None = None) -> FirstStage:
         return FirstStage(self.pretraining_propensity, self.pretraining_outcome, self.frozen, done)

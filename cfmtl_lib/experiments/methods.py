@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from cfmtl_lib.checks import check_seed
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.estimators.base import LogEstimator
@@ -128,7 +129,7 @@ def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings:
     """
     factory = factory_of(name)
     model = factory()
-    given = {"device": device, "seed": seed}
+    given = {"device": device, "seed": check_seed(seed)}
     model.set_params(**{key: value for key, value in given.items() if key in model.get_params(deep=False)})
     if fit_settings and isinstance(model, CFMTL) and model.config is None:
         model.set_params(config=PAPER.joint)

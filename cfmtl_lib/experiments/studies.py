@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import joblib
-import numpy as np
 import pandas as pd
 
+from cfmtl_lib.checks import check_count
 from cfmtl_lib.datasets.catalog import CATALOG
 from cfmtl_lib.datasets.loading import OBSERVED_AT_RANDOM, load_study, ratings_of
 from cfmtl_lib.datasets.ratings import Ratings
@@ -89,7 +89,7 @@ class StudySettings:
             Task(rule, fits, seed)
             for rule in one_or_both("labelling", self.labelling, LABELLINGS)
             for fits in one_or_both("construction", self.construction, CONSTRUCTIONS)
-            for seed in range(positive("seeds", self.seeds))
+            for seed in range(check_count(self.seeds, "seeds"))
         ]
 
     def papermill(self, notebook: str) -> str:
@@ -275,7 +275,7 @@ def run_studies(
     n_jobs = settings.n_jobs
     if n_jobs is None:
         n_jobs = (os.cpu_count() or 1) if kind == "cpu" else 1
-    inside = max(1, positive("n_jobs", n_jobs) // len(tasks))
+    inside = max(1, check_count(n_jobs, "n_jobs") // len(tasks))
     # Read once for all studies, where they share one table.
     shared = settings.dataset not in ("simulated", *OBSERVED_AT_RANDOM)
     source = ratings_of(settings.dataset, settings.data_dir) if shared else settings.dataset
@@ -344,10 +344,3 @@ def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ..
     ('code', 'text')
     """
     return tuple(known) if check_choice(subject, value, (*known, "both")) == "both" else (value,)
-
-
-def positive(subject: str, value: int) -> int:
-    """Return a count, or raise an :class:`~cfmtl_lib.errors.InputError` if it is below 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(subject, expected="a whole number >= 1", found=repr(value))
-    return int(value)

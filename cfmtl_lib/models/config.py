@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.checks import check_count, check_flag, check_number
+from cfmtl_lib.errors import check_choice
 from cfmtl_lib.runtime.registry import storable
 
 LOSSES = ("squared_error", "cross_entropy")
@@ -84,28 +86,19 @@ class FitConfig:
         check_choice("loss", self.loss, LOSSES)
         check_choice("engine", self.engine, ENGINES)
         check_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
-        for name, least in (
-            ("embedding_k", 1),
-            ("batch_size", 1),
-            ("patience", 1),
-            ("max_epochs", 1),
-            ("embedding_sd", 0),
-            ("learning_rate", 0),
-            ("weight_decay", 0),
-        ):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= least):
-                raise InputError(f"FitConfig.{name}", expected=f"a number >= {least}", found=repr(value))
-        if not 0 <= self.validation_share < 1:
-            raise InputError(
-                "FitConfig.validation_share", expected="a number in [0, 1)", found=repr(self.validation_share)
-            )
-        if not 0 < self.learning_rate_decay <= 1:
-            raise InputError(
-                "FitConfig.learning_rate_decay",
-                expected="a number in (0, 1]",
-                found=repr(self.learning_rate_decay),
-            )
+        for name in ("embedding_k", "batch_size", "patience", "max_epochs"):
+            self._put(name, check_count)
+        for name in ("embedding_sd", "learning_rate", "weight_decay"):
+            self._put(name, check_number, low=0)
+        self._put("tolerance", check_number)
+        self._put("validation_share", check_number, low=0, high=1, high_open=True)
+        self._put("learning_rate_decay", check_number, low=0, high=1, low_open=True)
+        for name in ("patience_resets", "keep_last_batch"):
+            self._put(name, check_flag)
+
+    def _put(self, name: str, check: Callable[..., object], **bounds: Any) -> None:
+        checked = check(getattr(self, name), f"FitConfig.{name}", **bounds)
+        object.__setattr__(self, name, checked)  # numbers of numpy become those of Python
 
 
 @storable

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor, nn
 
+from cfmtl_lib.checks import check_count, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.config import FitConfig
@@ -70,14 +71,16 @@ class FeatureConfig:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
-        for name, value in (
-            *(("hidden", width) for width in self.hidden),
-            ("embedding_k", self.embedding_k),
-            ("n_networks", self.n_networks),
-        ):
-            if value < 1:
-                raise InputError(f"FeatureConfig.{name}", expected="whole numbers >= 1", found=repr(value))
+        put = object.__setattr__
+        if not isinstance(self.hidden, tuple | list):
+            raise InputError(
+                "FeatureConfig.hidden", expected="a tuple of whole numbers >= 1", found=describe(self.hidden)
+            )
+        put(self, "hidden", tuple(check_count(width, "FeatureConfig.hidden") for width in self.hidden))
+        for name in ("embedding_k", "n_networks"):
+            put(self, name, check_count(getattr(self, name), f"FeatureConfig.{name}"))
+        if not isinstance(self.fit, FitConfig):
+            raise InputError("FeatureConfig.fit", expected="a FitConfig", found=describe(self.fit))
 
 
 @storable

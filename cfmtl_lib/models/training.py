@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from cfmtl_lib.checks import check_seed
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.models.batches import InMemory, RowSource
 from cfmtl_lib.models.config import FitConfig, History
@@ -30,7 +31,9 @@ def derive_generator(seed: int, purpose: str, device: torch.device) -> torch.Gen
 
     So a fit gets the same random numbers alone and among others.
     """
-    words = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(2, np.uint32)
+    words = np.random.SeedSequence([check_seed(seed), zlib.crc32(purpose.encode())]).generate_state(
+        2, np.uint32
+    )
     generator = torch.Generator(device=device)
     generator.manual_seed((int(words[0]) << 31) ^ int(words[1]))
     return generator

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from cfmtl_lib.checks import check_count, check_seed, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
@@ -66,7 +67,16 @@ def nuisances_of(
     InputError
         If a log in files comes with a learner, or a setting is out of range.
     """
+    folds, seed = check_count(folds, "folds", least=2), check_seed(seed)
     if log.is_pairs and outcome is None:
+        for name, learner in (("propensity", propensity), ("pseudo_outcome", pseudo_outcome)):
+            if learner is not None:
+                raise InputError(
+                    name,
+                    expected="none beside the paper's networks, which fit pairs",
+                    found=describe(learner),
+                    advice="Give outcome= as well, or a log of features.",
+                )
         return PairNuisances(
             log,
             config=config,

@@ -10,6 +10,7 @@ from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from cfmtl_lib.checks import check_count, check_seed
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.learners import adapt_learner, boosting, default_classifier
@@ -122,11 +123,9 @@ def crossfit(
 
 def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:
     """Assign each row to a fold, 0, 1, ...: see ``folds`` and ``seed`` of :func:`crossfit`."""
-    n = len(log)
-    if np.ndim(folds) == 0:
-        if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 1 <= folds <= n:
-            raise InputError("folds", expected=f"a whole number from 1 to {n}", found=repr(folds))
-        k = int(folds)
+    n, seed = len(log), check_seed(seed)
+    if folds is None or np.ndim(folds) == 0:
+        k = check_count(folds, "folds", most=n)
         fold = np.zeros(n, dtype=np.int64)
         if k > 1:
             cells = np.unique(log.cell, return_inverse=True)[1]

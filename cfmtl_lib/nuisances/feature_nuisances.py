@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
-from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.checks import check_count, check_flag, check_seed
+from cfmtl_lib.errors import check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.learners import adapt_learner, default_classifier, default_regressor
-from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, LogNuisances
+from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, LogNuisances, check_clip_bounds
 from cfmtl_lib.runtime.registry import storable
 from cfmtl_lib.runtime.threads import threads_for
 
@@ -98,13 +99,9 @@ class FeatureNuisances:
         seed: int,
         progress: bool,
     ) -> None:
-        low, high = propensity_clip
-        if not 0 < low < high < 1:
-            raise InputError("propensity_clip", expected="0 < low < high < 1", found=repr(propensity_clip))
-        if folds < 2:
-            raise InputError("folds", expected="at least 2", found=repr(folds))
-        self.log, self.propensity_clip = log, (float(low), float(high))
-        self.folds, self.seed, self.progress = folds, seed, progress
+        self.log, self.propensity_clip = log, check_clip_bounds(propensity_clip)
+        self.folds, self.seed = check_count(folds, "folds", least=2), check_seed(seed)
+        self.progress = check_flag(progress, "progress")
         self._outcome = default_classifier(log, seed) if outcome is None else adapt_learner(outcome, log)
         self._propensity = propensity if propensity is None else adapt_learner(propensity, log)
         self._pseudo_outcome = pseudo_outcome

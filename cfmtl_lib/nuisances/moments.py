@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cfmtl_lib.checks import describe, real_number
 from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import LogRows
@@ -72,6 +73,22 @@ MOMENTS: dict[str, Moment] = {
 
 CLIP_OF_ESTIMATES = 0.01
 """Default distance that estimated propensities keep from 0 and 1."""
+
+
+def check_clip_bounds(bounds: object, subject: str = "propensity_clip") -> tuple[float, float]:
+    """Return the bounds of a propensity as floats; both e and 1 - e are divided by.
+
+    Raises
+    ------
+    InputError
+        If they are not two numbers with 0 < low < high < 1.
+    """
+    numbers = [real_number(bound) for bound in bounds] if isinstance(bounds, tuple | list) else []
+    if len(numbers) != 2 or not 0 < numbers[0] < numbers[1] < 1:
+        raise InputError(
+            subject, expected="two numbers (low, high), 0 < low < high < 1", found=describe(bounds)
+        )
+    return numbers[0], numbers[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cfmtl_lib.checks import check_flag, check_seed, describe
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
@@ -15,7 +16,7 @@ from cfmtl_lib.models.batches import RowSource
 from cfmtl_lib.models.config import FitConfig, History
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator, fit_probability, new_network
-from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, PairLog
+from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, PairLog, check_clip_bounds
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
 
@@ -66,11 +67,11 @@ class PairNuisances:
         cache: FitCache | None = None,
     ) -> None:
         self._space = log.pair_space  # refuses features before any work
-        low, high = propensity_clip
-        if not 0 < low < high < 1:  # both e and 1 - e are divided by
-            raise InputError("propensity_clip", expected="0 < low < high < 1", found=repr(propensity_clip))
-        self.log, self.config, self.propensity_clip = log, config, (float(low), float(high))
-        self.device, self.seed, self.progress = resolve_device(device), seed, progress
+        if not isinstance(config, FitConfig):
+            raise InputError("config", expected="a FitConfig", found=describe(config))
+        self.log, self.config, self.propensity_clip = log, config, check_clip_bounds(propensity_clip)
+        self.device, self.seed = resolve_device(device), check_seed(seed)
+        self.progress = check_flag(progress, "progress")
         self.cache = cache
         self.histories: dict[str, History] = {}
         self._networks: dict[str, AdditiveNetwork] = {}

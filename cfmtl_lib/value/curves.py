@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from cfmtl_lib.checks import check_count, check_jobs, check_level, check_seed
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
@@ -292,10 +293,9 @@ def _curve(
     n_jobs: int,
 ) -> BudgetCurve:
     check_choice("by", by, ("share", "spend"))
-    if not 0 < level < 1:
-        raise InputError("level", expected="a number in (0, 1)", found=repr(level))
-    if n_bootstrap < 50:
-        raise InputError("n_bootstrap", expected="at least 50", found=repr(n_bootstrap))
+    level, seed = check_level(level), check_seed(seed)
+    n_bootstrap = check_count(n_bootstrap, "n_bootstrap", least=50)
+    n_jobs = check_jobs(n_jobs)
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)
     reward, spend = scores.reward(scenario, cost), scores.spend(scenario, cost)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, softmax
 
+from cfmtl_lib.checks import check_count, check_flag, check_seed
 from cfmtl_lib.errors import InputError, RatingsError
 from cfmtl_lib.strata import draw_strata, observe
 
@@ -238,9 +239,9 @@ def simulated_mailing(
     >>> len(table), strata_probability.shape
     (300, (300, 5))
     """
-    if n_households < 50:
-        raise InputError("n_households", expected="at least 50", found=repr(n_households))
-    rng = np.random.default_rng(seed)
+    n_households = check_count(n_households, "n_households", least=50)
+    placebo = check_flag(placebo, "placebo")
+    rng = np.random.default_rng(check_seed(seed))
     taste = np.repeat(rng.normal(size=n_households), 3)
     n = len(taste)
     trips = rng.poisson(np.exp(2.2 + 0.5 * taste)) + 1.0

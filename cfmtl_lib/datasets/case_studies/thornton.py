@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from cfmtl_lib.errors import InputError, StudyError
+from cfmtl_lib.checks import check_count, check_seed
+from cfmtl_lib.errors import StudyError
 from cfmtl_lib.logs.encoding import numeric_column
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, NEVER_BUYER, STRATA
 
@@ -185,9 +186,9 @@ def simulated_cash_trial(n_villages: int = 60, seed: int = 0) -> SimulatedTrial:
     >>> sorted({STRATA[s] for s in trial.stratum})
     ['always buyer', 'coupon buyer', 'never buyer']
     """
-    if not 10 <= n_villages <= 170:  # more would run into the numbers of the second area
-        raise InputError("n_villages", expected="from 10 to 170", found=repr(n_villages))
-    rng = np.random.default_rng(seed)
+    # More villages would run into the numbers of the second area.
+    n_villages = check_count(n_villages, "n_villages", least=10, most=170)
+    rng = np.random.default_rng(check_seed(seed))
     second = np.arange(n_villages) >= n_villages // 2
     number = np.where(
         second, SECOND_AREA_FROM + np.arange(n_villages) - n_villages // 2, np.arange(n_villages)

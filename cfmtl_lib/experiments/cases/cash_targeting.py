@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.checks import check_count
 from cfmtl_lib.experiments.cases.cash_trial import (
     TRIAL_FEATURES,
     analysed,
@@ -74,8 +74,7 @@ def cash_study(
     InputError
         If ``seeds`` is not positive.
     """
-    if seeds < 1:
-        raise InputError("seeds", expected="at least 1", found=repr(seeds))
+    seeds = check_count(seeds, "seeds")
     use = analysed(table)
     sample = table[use].reset_index(drop=True)
     truth = None if stratum is None else np.asarray(stratum)[use]

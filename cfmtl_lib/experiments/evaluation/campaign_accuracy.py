@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
+from cfmtl_lib.checks import check_count
 from cfmtl_lib.datasets.simulation_campaign import CampaignStudy, simulated_campaign
-from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.baselines import OR, MomentEstimator, Naive
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
@@ -81,8 +81,7 @@ def feature_accuracy(
     InputError
         If there are no seeds.
     """
-    if seeds < 1:
-        raise InputError("seeds", expected="at least 1", found=repr(seeds))
+    seeds = check_count(seeds, "seeds")
     command = f"cfmtl_lib.experiments.evaluation.campaign_accuracy.feature_accuracy({seeds}, {tuple(sizes)})"
     record = RunRecord(command, range(seeds))
     jobs = [(n, seed, name) for n in sizes for seed in range(seeds) for name in methods]

@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 from threadpoolctl import threadpool_limits
 
+from cfmtl_lib.checks import check_count, check_seed
 from cfmtl_lib.datasets.simulation_features import (
     POINTS,
     FeatureStudy,
@@ -65,7 +66,8 @@ def share_bias(n_replications: int = 500, n: int = 5000, seed: int = 0) -> pd.Da
     >>> sorted(table["estimator"].unique())
     ['CF-DR', 'CF-IPS', 'CF-OR']
     """
-    rng = np.random.default_rng([seed, 1])
+    n_replications, n = check_count(n_replications, "n_replications"), check_count(n, "n", least=100)
+    rng = np.random.default_rng([check_seed(seed), 1])
     log = stacked_log(n_replications * n, rng)
     replication = np.repeat(np.arange(n_replications), n)
     fold = np.tile(np.arange(n) % N_FOLDS, n_replications)
@@ -154,6 +156,7 @@ def coverage(
         ``replications``.
     """
     classifier = smooth_classifier() if classifier is None else classifier
+    n_replications, seed = check_count(n_replications, "n_replications", least=2), check_seed(seed)
     found = joblib.Parallel(n_jobs=n_jobs)(
         joblib.delayed(_one_replication)([seed, index], n, classifier, folds, n_noise, level)
         for index in range(n_replications)
@@ -209,6 +212,7 @@ def bound_tightness(
         buyers. The propensity is known, and the conditional means are right.
     """
     least = float(np.minimum(propensities(), 1 - propensities()).min())
+    n_replications, seed = check_count(n_replications, "n_replications"), check_seed(seed)
     rows = []
     for n in sizes:
         for scenario in SCENARIOS:

@@ -8,6 +8,7 @@ from typing import Unpack
 
 import pandas as pd
 
+from cfmtl_lib.checks import check_count
 from cfmtl_lib.experiments.methods import ABLATIONS, fit_methods
 from cfmtl_lib.experiments.paper.tables import COUNTS, KEY, checked_counts
 from cfmtl_lib.experiments.studies import (
@@ -15,7 +16,6 @@ from cfmtl_lib.experiments.studies import (
     StudyContext,
     StudySettings,
     TableRows,
-    positive,
     run_studies,
     settings_of,
 )
@@ -58,7 +58,7 @@ def initialisations(
         If settings or data are refused, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`.
     """
     names = ["CF-MTL-v1 w/o L_001 L_000", "CF-MTL-v1"]
-    positive("count", count)
+    check_count(count, "count")
 
     def work(context: StudyContext) -> TableRows:
         fits = [
