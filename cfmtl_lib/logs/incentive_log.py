@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import InputError, LogError
+from cfmtl_lib.logs.alignment import common_index, index_of, plain_values
 from cfmtl_lib.logs.encoding import (
     FeatureRows,
     FrameEncoder,
@@ -53,6 +54,9 @@ class IncentiveLog:
     encoder : FrameEncoder, optional
         Encoder of a table's columns as the features (see :meth:`from_frame`). With it, missing numbers
         (NaN) are allowed.
+    index : pandas.Index, optional
+        Labels of the rows. Those of the pandas objects that the log is made of if left out, or None if
+        there are none. Later arguments with labels (a Series) are matched with them.
 
     Raises
     ------
@@ -81,18 +85,23 @@ be collected that was not given: check how t and c were joined.
     n_items: int | None = None
     cluster: NDArray | None = None
     encoder: FrameEncoder | None = None
+    index: pd.Index | None = None
     is_pairs: bool = field(init=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen: the checked arrays replace what was passed
+        if self.index is None:
+            put(self, "index", common_index({name: getattr(self, name) for name in ("x", "t", "c", "y")}))
         if self.encoder is None and is_pairs_with_numbers(self.x):
             put(self, "encoder", encoder_of_pairs(*self.x, self.n_users, self.n_items))
         x, is_pairs = checked_x(self.x) if self.encoder is None else (self.encoder.matrix(self.x), False)
         n = len(x)
         put(self, "x", x)
         put(self, "is_pairs", is_pairs)
+        if self.index is not None and len(self.index) != n:
+            raise LogError("index", expected=f"{n} labels, one for each row", found=str(len(self.index)))
         for name in ("t", "c", "y"):
-            put(self, name, checked_binary(name, getattr(self, name), n))
+            put(self, name, checked_binary(name, getattr(self, name), n, self.index))
         not_given = np.flatnonzero((self.c == 1) & (self.t == 0))
         if not_given.size:
             raise LogError(
@@ -111,9 +120,9 @@ be collected that was not given: check how t and c were joined.
                     advice="Effects need treated and untreated rows.",
                 )
         if self.propensity is not None:
-            put(self, "propensity", checked_propensity(self.propensity, n))
+            put(self, "propensity", checked_propensity(self.propensity, n, self.index))
         if self.cluster is not None:
-            put(self, "cluster", checked_labels(self.cluster, n))
+            put(self, "cluster", checked_labels(self.cluster, n, self.index))
         for name, ids in (("n_users", x[:, 0]), ("n_items", x[:, -1])):
             put(self, name, checked_size(name, getattr(self, name), ids) if is_pairs else None)
 
@@ -196,7 +205,7 @@ be collected that was not given: check how t and c were joined.
         if isinstance(propensity, str):
             propensity = numeric_column(frame, propensity)
         if isinstance(cluster, str):
-            cluster = column_of(frame, cluster).to_numpy()
+            cluster = plain_values(column_of(frame, cluster))
         learnt = FrameEncoder.learn(frame, list(features), categories) if encoder is None else encoder
         if learnt.names != tuple(features):
             raise LogError(
@@ -207,9 +216,10 @@ be collected that was not given: check how t and c were joined.
             t=t,
             c=c,
             y=columns["converted"],
-            propensity=None if propensity is None else np.asarray(propensity, dtype=np.float64),
-            cluster=None if cluster is None else np.asarray(cluster),
+            propensity=propensity,  # type: ignore[arg-type]  # the constructor checks
+            cluster=cluster,  # type: ignore[arg-type]
             encoder=learnt,
+            index=index_of(frame),
         )
 
     @classmethod
@@ -234,9 +244,10 @@ be collected that was not given: check how t and c were joined.
             if y is not None:
                 raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
             return x
-        t, c, converted = outcome_columns(y)
+        outcomes = outcome_columns(y, index_of(x))
         encoder = FrameEncoder.learn(x, list(x.columns)) if isinstance(x, pd.DataFrame) else None
-        return cls(x, t, c, converted, encoder=encoder)  # type: ignore[arg-type]  # the constructor checks
+        index = index_of(y) if index_of(x) is None else index_of(x)
+        return cls(x, *outcomes, encoder=encoder, index=index)  # type: ignore[arg-type]  # the constructor checks
 
     of = from_xy  # its name in 0.1
 
@@ -257,6 +268,7 @@ be collected that was not given: check how t and c were joined.
             y=self.y[chosen],
             propensity=None if self.propensity is None else self.propensity[chosen],
             cluster=None if self.cluster is None else self.cluster[chosen],
+            index=None if self.index is None else self.index[chosen],
         )
 
     def split(self, share: float = 0.5, *, seed: int = 0) -> tuple[Self, Self]:

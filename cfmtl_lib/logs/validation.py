@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 
 from cfmtl_lib.errors import LogError, refuse_rows
+from cfmtl_lib.logs.alignment import aligned_numbers, aligned_values, as_numbers, label_codes, row_order
 from cfmtl_lib.logs.encoding import FrameEncoder, numeric_column
 
 
@@ -86,12 +87,14 @@ def checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
     return np.ascontiguousarray(x), False
 
 
-def checked_binary(name: str, value: ArrayLike, n: int) -> NDArray[np.int8]:
-    """Return a column of n 0/1 values as int8."""
-    column = np.asarray(value)
-    if column.shape != (n,):
-        raise LogError(name, expected=f"shape ({n},), one value a row of x", found=f"shape {column.shape}")
-    if column.dtype.kind not in "biuf":
+def checked_binary(name: str, value: ArrayLike, n: int, index: pd.Index | None = None) -> NDArray[np.int8]:
+    """Return a column of n 0/1 values as int8, in the order of the labels of the log."""
+    column = aligned_values(name, value, index, n, error=LogError)
+    if column.dtype.kind in "biuf":
+        pass
+    elif column.dtype.kind == "O":
+        column = as_numbers(name, column, expected="0 or 1", error=LogError)
+    else:
         raise LogError(name, expected="0/1 numbers", found=f"dtype {column.dtype}")
     wrong = (column != 0) & (column != 1)  # NaN differs from both
     refuse_rows(name, wrong, expected="0 or 1", found=column, error=LogError)
@@ -108,8 +111,16 @@ def binary_column(frame: pd.DataFrame, name: str) -> NDArray[np.int8]:
     return values.astype(np.int8)
 
 
-def outcome_columns(y: ArrayLike | pd.DataFrame | None) -> tuple[NDArray, NDArray, NDArray]:
-    """Split a y of shape (n, 3) into incentive given, collected and converted."""
+def outcome_columns(
+    y: ArrayLike | pd.DataFrame | None, index: pd.Index | None = None
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Split a y of shape (n, 3) into incentive given, collected and converted.
+
+    A table whose labels are those of x (``index``) in another order is brought into theirs.
+    """
+    if index is not None and isinstance(y, pd.DataFrame) and len(y) == len(index):
+        order = row_order("y", y.index, index, len(index), error=LogError)
+        y = y if order is None else y.iloc[order]
     outcomes = None if y is None else np.asarray(y)
     if outcomes is None or outcomes.ndim != 2 or outcomes.shape[1] != 3:
         raise LogError(
@@ -122,21 +133,17 @@ def outcome_columns(y: ArrayLike | pd.DataFrame | None) -> tuple[NDArray, NDArra
     return t, c, converted
 
 
-def checked_labels(value: ArrayLike, n: int) -> NDArray:
+def checked_labels(value: ArrayLike, n: int, index: pd.Index | None = None) -> NDArray:
     """Return labels of n rows; check that none is missing."""
-    labels = np.asarray(value)
-    if labels.shape != (n,):
-        raise LogError("cluster", expected=f"shape ({n},)", found=f"shape {labels.shape}")
+    labels = aligned_values("cluster", value, index, n, error=LogError)
     missing = pd.isna(labels)
     refuse_rows("cluster", missing, expected="a label for each row", found="none", error=LogError)
     return labels
 
 
-def checked_propensity(value: ArrayLike, n: int) -> NDArray[np.float64]:
+def checked_propensity(value: ArrayLike, n: int, index: pd.Index | None = None) -> NDArray[np.float64]:
     """Return n propensities; check that each lies strictly between 0 and 1."""
-    propensity = np.asarray(value, dtype=np.float64)
-    if propensity.shape != (n,):
-        raise LogError("propensity", expected=f"shape ({n},)", found=f"shape {propensity.shape}")
+    propensity = aligned_numbers("propensity", value, index, n, error=LogError)
     refuse_rows(
         "propensity",
         ~((propensity > 0) & (propensity < 1)),
@@ -175,5 +182,5 @@ def draw_groups(
     ndarray of shape (n,), bool
         True for rows of the groups drawn.
     """
-    names, member = np.unique(groups, return_inverse=True)
+    names, member = label_codes(groups)
     return (rng.permutation(len(names)) < n_chosen(len(names)))[member]

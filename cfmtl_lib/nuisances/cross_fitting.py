@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cfmtl_lib.checks import check_count, check_seed
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.alignment import label_codes
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.learners import adapt_learner, boosting, default_classifier
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
@@ -144,14 +145,14 @@ def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArra
         raise InputError(
             "folds", expected=f"integers of shape ({n},)", found=f"{given.dtype} of shape {given.shape}"
         )
-    names, fold = np.unique(given, return_inverse=True)
+    names, fold = label_codes(given)
     if len(names) < 2:
         raise InputError("folds", expected="at least two folds", found=f"all rows in fold {names[0]}")
     return fold
 
 
 def _enough_groups(cluster: NDArray, k: int) -> NDArray[np.int64]:
-    names, member = np.unique(cluster, return_inverse=True)
+    names, member = label_codes(cluster)
     if len(names) < k:
         raise InputError(
             "folds",

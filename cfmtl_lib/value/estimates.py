@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.alignment import label_codes
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
@@ -328,8 +329,7 @@ def check_labels(subject: str, labels: ArrayLike, n: int) -> tuple[NDArray, NDAr
             row=int(missing[0]),
             advice="Give rows of unknown label one of their own.",
         )
-    names, member = np.unique(given, return_inverse=True)
-    return names, member
+    return label_codes(given)
 
 
 def effective_sample_size(weights: NDArray[np.float64]) -> float:
