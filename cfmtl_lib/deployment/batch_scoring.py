@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cfmtl_lib.errors import InputError, LogError, UnknownNameError, check_choice
+from cfmtl_lib.checks import check_count
+from cfmtl_lib.errors import InputError, LogError, check_choice, refuse_rows
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
 from cfmtl_lib.logs.encoding import UNKNOWN, numeric_column
-from cfmtl_lib.policy.rewards import expected_reward
+from cfmtl_lib.logs.parquet_files import ParquetPart, frame_of, open_parquet, same_types
+from cfmtl_lib.policy.rewards import SCENARIOS, expected_reward
 from cfmtl_lib.runtime.files import replacing
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import STRATA
@@ -36,7 +40,7 @@ def score_parquet(
     rows_per_chunk: int = 100_000,
     progress: bool = False,
 ) -> int:
-    """Predict for every row of a Parquet file, in the order of its rows, without reading it as a whole.
+    """Predict for every row of Parquet files, in the order of their rows, without reading them as a whole.
 
     Parameters
     ----------
@@ -44,13 +48,15 @@ def score_parquet(
         Model of a log that was made from a table
         (:meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_frame`).
     source : str or Path
-        Parquet file with the columns of the features.
+        Parquet file with the columns of the features, in any order. A folder or a pattern such as
+        ``"customers/*.parquet"`` stands for its files in the order of their names.
     target : str or Path
         Parquet file of scores: the columns to keep, the five strata probabilities
         (:data:`STRATA_COLUMNS`) if the model identifies them, and ``reward``. It is written whole or
-        not at all.
+        not at all. It can be no file of the source, nor lie in a folder that is the source.
     keep : sequence of str
-        Columns of the source to copy, such as a customer number.
+        Columns of the source to copy, such as a customer number. Types and values stay as they are. Whole
+        numbers with missing values are read back by pandas as its ``Int64``, with every digit.
     scenario : {"coupon", "cash"}
     cost : float or str
         Cost of the incentive, or the column that holds that of each row.
@@ -70,10 +76,14 @@ def score_parquet(
     ------
     FileNotFoundError
         If there is no source file.
+    UnknownNameError
+        If a file lacks a column. It names the file.
     LogError
-        If a row cannot be scored. It names the column and the row of the file; no target is written.
+        If a row cannot be scored. It names the file, the column and the row in it; no target is written.
+        Also if a file is damaged, or columns have other types in other files.
     InputError
-        If the model knows no columns, or a parameter is out of range.
+        If the model knows no columns, a parameter is out of range, or the target is a source. Also if a kept
+        column has the name of a score.
     """
     encoder = model.schema_.encoder
     if encoder is None:
@@ -82,47 +92,131 @@ def score_parquet(
             expected="one that was fitted to a table (IncentiveLog.from_frame)",
             found="one of arrays, which knows no columns",
         )
-    if rows_per_chunk < 1:
-        raise InputError("rows_per_chunk", expected="at least 1", found=repr(rows_per_chunk))
+    rows_per_chunk = check_count(rows_per_chunk, "rows_per_chunk")
     check_choice("unknown", unknown, UNKNOWN)
-    source, target = Path(source), Path(target)
-    if not source.is_file():
-        raise FileNotFoundError(f"There is no file {source}.")
-    file = pq.ParquetFile(source)
-    needed = [*encoder.names, *keep, *([cost] if isinstance(cost, str) else [])]
-    for name in needed:
-        if name not in file.schema_arrow.names:
-            raise UnknownNameError(
-                "column", expected=f"a column of {source.name}: {file.schema_arrow.names}", found=repr(name)
-            )
-    columns = list(dict.fromkeys(needed))
-    n_chunks = math.ceil(file.metadata.num_rows / rows_per_chunk)
+    check_choice("scenario", scenario, SCENARIOS)
+    keep = _checked_keep(keep, model)
+    needed = list(dict.fromkeys([*encoder.names, *keep, *([cost] if isinstance(cost, str) else [])]))
+    parts = open_parquet(source, needed)
+    target = Path(target).expanduser()
+    _refuse_overwriting(source, target, parts)
+    writer = _ScoreWriter(parts, keep)
     done = 0
     with _replacing_parquet(target) as write:
+        n_chunks = sum(math.ceil(part.n_rows / rows_per_chunk) for part in parts)
         chunks = track(
-            _chunks(file, columns, rows_per_chunk), total=n_chunks, label="Scoring", enabled=progress
+            _chunks(parts, needed, rows_per_chunk), total=n_chunks, label="Scoring", enabled=progress
         )
-        for chunk in chunks:
+        for part, start, chunk in chunks:
             try:
-                x = encoder.encode(chunk, unknown)
-                costs = numeric_column(chunk, cost) if isinstance(cost, str) else cost
+                frame = frame_of(
+                    chunk.select([name for name in needed if name == cost or name in encoder.names])
+                )
+                x = encoder.encode(frame, unknown)
+                costs = numeric_column(frame, cost) if isinstance(cost, str) else cost
                 scores = _scores(model, x, scenario, costs)
+                refuse_rows(
+                    "reward",
+                    ~np.isfinite(scores["reward"]),
+                    expected="finite rewards from the model",
+                    found=scores["reward"],
+                )
             except InputError as error:
-                row = None if error.row is None else done + error.row
                 raise LogError(
-                    error.subject, expected=error.expected, found=error.found, row=row, advice=error.advice
+                    f"{part.path.name}, {error.subject}" if error.row is not None else error.subject,
+                    expected=error.expected,
+                    found=error.found,
+                    row=None if error.row is None else start + error.row,
+                    advice=error.advice,
                 ) from error
-            kept = {name: chunk[name] for name in keep}
-            write(pa.Table.from_pandas(pd.DataFrame({**kept, **scores}), preserve_index=False))
-            done += len(chunk)
+            write(writer.table(chunk, scores))
+            done += chunk.num_rows
         if done == 0:
-            raise LogError(source.name, expected="at least one row", found="none")
+            raise LogError(str(source), expected="at least one row", found="none")
     return done
 
 
-def _chunks(file: pq.ParquetFile, columns: list[str], rows: int) -> Iterator[pd.DataFrame]:
-    for batch in file.iter_batches(batch_size=rows, columns=columns):
-        yield batch.to_pandas()
+class _ScoreWriter:
+    """Maker of the rows of the target: the kept columns as they are, then the scores."""
+
+    def __init__(self, parts: Sequence[ParquetPart], keep: Sequence[str]) -> None:
+        self.kept = same_types(parts, keep)
+        # pandas reads whole numbers with missing values as floats, unless told otherwise.
+        empty = {
+            field.name: pd.Series([], dtype=frame_of(self.kept.empty_table())[field.name].dtype)
+            for field in self.kept
+            if pa.types.is_integer(field.type) and any(part.null_count(field.name) != 0 for part in parts)
+        }
+        self.metadata = (
+            pa.Schema.from_pandas(pd.DataFrame(empty), preserve_index=False).metadata if empty else {}
+        )
+
+    def table(self, chunk: pa.Table, scores: dict[str, np.ndarray]) -> pa.Table:
+        """Put the kept columns of a chunk beside its scores."""
+        kept = [chunk.column(field.name).cast(field.type) for field in self.kept]
+        fields = [*self.kept, *(pa.field(name, pa.float64()) for name in scores)]
+        columns = [*kept, *(pa.array(values, pa.float64()) for values in scores.values())]
+        return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=self.metadata))
+
+
+def _checked_keep(keep: Sequence[str], model: LogEstimator) -> list[str]:
+    names = [] if isinstance(keep, str) else list(keep)
+    if isinstance(keep, str) or not all(isinstance(name, str) for name in names):
+        raise InputError("keep", expected="a list of names of columns", found=repr(keep))
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            raise InputError("keep", expected="each column once", found=f"{name!r} twice")
+        if name == "reward" or (name in STRATA_COLUMNS and isinstance(model, StrataEstimator)):
+            raise InputError(
+                "keep",
+                expected="columns whose names differ from those of the scores",
+                found=repr(name),
+                advice="Rename it in the source: the target cannot have two columns of one name.",
+            )
+    return names
+
+
+def _refuse_overwriting(source: str | Path, target: Path, parts: Sequence[ParquetPart]) -> None:
+    """Refuse a target that is a source, or that the same call would read as a source the next time."""
+    inside = ""
+    given, real = Path(source).expanduser(), target.resolve()
+    if any(part.path.resolve() == real for part in parts) or (
+        target.exists() and any(os.path.samefile(target, part.path) for part in parts)
+    ):
+        inside = "a file of the source"
+    elif given.is_dir() and real.is_relative_to(given.resolve()):
+        inside = "a file in the folder of the source"
+    elif not given.exists() and _matches(real, os.path.abspath(given)):
+        inside = "a file that the pattern of the source includes"
+    if inside:
+        raise InputError(
+            "target",
+            expected="a file apart from the source",
+            found=f"{target}, {inside}",
+            advice="Write the scores elsewhere; name the key of a row in keep to join them.",
+        )
+    folder = next(parent for parent in (target, *real.parents) if parent.exists())
+    if target.is_dir() or (folder != target and not folder.is_dir()):
+        raise InputError(
+            "target",
+            expected="the path of a file in a folder",
+            found=f"{target}, where {folder} is a {'folder' if folder.is_dir() else 'file'}",
+        )
+
+
+def _matches(path: Path, pattern: str) -> bool:
+    return fnmatch.fnmatch(str(path), pattern) if "**" in pattern else path.match(pattern)
+
+
+def _chunks(
+    parts: Sequence[ParquetPart], columns: list[str], rows: int
+) -> Iterator[tuple[ParquetPart, int, pa.Table]]:
+    """Yield the file of each chunk, the row of the file at which it starts, and its columns."""
+    for part in parts:
+        start = 0
+        for chunk in part.batches(rows, columns):
+            yield part, start, chunk
+            start += chunk.num_rows
 
 
 def _scores(
@@ -146,7 +240,7 @@ def _replacing_parquet(path: Path) -> Iterator[Callable[[pa.Table], None]]:
         nonlocal writer
         if writer is None:
             writer = pq.ParquetWriter(temporary, table.schema)
-        writer.write_table(table.cast(writer.schema))
+        writer.write_table(table)
 
     with replacing(path) as temporary:
         try:

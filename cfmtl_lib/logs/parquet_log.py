@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cfmtl_lib.errors import InputError, LogError, UnknownNameError
+from cfmtl_lib.checks import check_count
+from cfmtl_lib.errors import InputError, LogError, refuse_rows
+from cfmtl_lib.logs.parquet_files import ParquetPart, open_parquet, whole_numbers
 from cfmtl_lib.logs.validation import check_pairs, checked_binary, checked_size
 from cfmtl_lib.strata import observed_cell
 
@@ -35,7 +36,8 @@ class LogRows(NamedTuple):
 class _Piece(NamedTuple):
     """Row group of a file, and its number of rows by arm."""
 
-    fragment: ds.Fragment
+    part: ParquetPart
+    group: int
     n_by_arm: tuple[int, int]
 
     def rows(self, arm: int | None) -> int:
@@ -53,9 +55,10 @@ class ParquetLog:
     Parameters
     ----------
     path : str or Path
-        Folder of Parquet files, or one file.
+        Folder of Parquet files, a pattern such as ``"logs/part-*.parquet"``, or one file. In a folder, files
+        count whose names begin with neither ``.`` nor ``_``; columns are found by name in each.
     user, item : str
-        Names of columns of whole numbers from 0.
+        Names of columns of whole numbers from 0. Floats are refused, as they cannot hold all ids.
     treatment, collected, converted : str
         Names of columns of 0/1, without missing values.
     n_users, n_items : int, optional
@@ -74,9 +77,12 @@ class ParquetLog:
     FileNotFoundError
         If there is no such file or folder.
     UnknownNameError
-        If a column is not there.
+        If a file lacks a column.
     LogError
-        If :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog` would raise it; it names the file and the row.
+        If :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog` would raise it. It names the file and the row
+        there. Also if a file is damaged, or changes after it was checked.
+    InputError
+        If one column has two roles, or ``rows_in_memory`` is no count.
 
     Examples
     --------
@@ -106,29 +112,33 @@ class ParquetLog:
         n_items: int | None = None,
         rows_in_memory: int = 1 << 21,
     ) -> None:
-        if rows_in_memory < 1:
-            raise InputError("rows_in_memory", expected="at least 1", found=repr(rows_in_memory))
-        path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f"There is no file or folder {path}.")
-        dataset = ds.dataset(path, format="parquet")
-        self._columns = [user, item, treatment, collected, converted]
-        for name in self._columns:
-            if name not in dataset.schema.names:
-                raise UnknownNameError(
-                    "column", expected=f"a column of {path.name}: {dataset.schema.names}", found=repr(name)
+        roles = {
+            "user": user,
+            "item": item,
+            "treatment": treatment,
+            "collected": collected,
+            "converted": converted,
+        }
+        for role, name in roles.items():
+            if not isinstance(name, str):
+                raise InputError(role, expected="the name of a column", found=repr(name))
+            other = next(known for known, column in roles.items() if column == name)
+            if other != role:
+                raise InputError(
+                    f"{other}, {role}", expected="a column of its own for each", found=f"{name!r} for both"
                 )
-        self.rows_in_memory = rows_in_memory
+        self._columns = list(roles.values())
+        self.rows_in_memory = check_count(rows_in_memory, "rows_in_memory")
         self._pieces: list[_Piece] = []
         largest = np.full(2, -1)
-        for fragment in dataset.get_fragments():
+        for part in open_parquet(path, self._columns):
             start = 0
-            for group in fragment.split_by_row_group():
-                rows = self._checked(group, start)
+            for group in range(part.metadata.num_row_groups):
+                rows = self._checked(part, group, start)
                 start += len(rows.t)
                 if len(rows.t):
                     n_treated = int(rows.t.sum())
-                    self._pieces.append(_Piece(group, (len(rows.t) - n_treated, n_treated)))
+                    self._pieces.append(_Piece(part, group, (len(rows.t) - n_treated, n_treated)))
                     largest = np.maximum(largest, rows.x.max(axis=0))
         for arm in (0, 1):
             if not self.n_rows(arm):
@@ -160,7 +170,7 @@ class ParquetLog:
     def row_groups(self) -> Iterator[LogRows]:
         """Yield all rows in the order of the files, a row group at a time."""
         for piece in self._pieces:
-            yield self._read(piece.fragment)
+            yield self._read(piece)
 
     def source(
         self,
@@ -185,28 +195,39 @@ class ParquetLog:
         """
         return ParquetRows(self, target, device, arm, dtype)
 
-    def _read(self, fragment: ds.Fragment) -> LogRows:
-        table = fragment.to_table(columns=self._columns)
-        user, item, t, c, y = (_plain(table.column(name)) for name in self._columns)
-        pairs = np.stack([user, item], axis=1).astype(np.int64)
-        return LogRows(pairs, *(column.astype(np.int8) for column in (t, c, y)))
+    def _read(self, piece: _Piece) -> LogRows:
+        table = piece.part.row_group(piece.group, self._columns)
+        user, item = (whole_numbers(table.column(name), name) for name in self._columns[:2])
+        pairs = np.stack([user.astype(np.int64), item.astype(np.int64)], axis=1)
+        t, c, y = (_plain(table.column(name)).astype(np.int8) for name in self._columns[2:])
+        return LogRows(pairs, t, c, y)
 
-    def _checked(self, fragment: ds.Fragment, start: int) -> LogRows:
-        table = fragment.to_table(columns=self._columns)
-        file = Path(fragment.path).name
+    def _checked(self, part: ParquetPart, group: int, start: int) -> LogRows:
+        """Check a row group, whose first row is row ``start`` of its file."""
+        table = part.row_group(group, self._columns)
         n, columns = table.num_rows, []
         try:
-            for name in self._columns:
+            for k, name in enumerate(self._columns):
                 column = table.column(name)
                 if column.null_count:
                     row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-                    raise LogError(name, expected="a value in each row", found="none", row=row)
-                columns.append(_plain(column))
+                    raise LogError(
+                        name,
+                        expected="a value in each row",
+                        found="none",
+                        row=row,
+                        advice="Of untreated rows, c is 0: nothing could be collected." if k == 3 else "",
+                    )
+                columns.append(_plain(column) if k > 1 else whole_numbers(column, name))
             for name, ids in zip(self._columns[:2], columns[:2], strict=True):
-                if ids.dtype.kind not in "iu":
-                    raise LogError(name, expected="whole numbers", found=f"dtype {ids.dtype}")
-                if n and int(ids.max()) > np.iinfo(np.int32).max:
-                    raise LogError(name, expected="ids below 2^31", found=str(int(ids.max())))
+                refuse_rows(
+                    name,
+                    ids > np.iinfo(np.int32).max,
+                    expected="ids below 2^31",
+                    found=ids,
+                    advice="Number them from 0, e.g. by pandas.factorize.",
+                    error=LogError,
+                )
             t, c, y = (
                 checked_binary(name, column, n)
                 for name, column in zip(self._columns[2:], columns[2:], strict=True)
@@ -220,13 +241,13 @@ class ParquetLog:
                     row=int(not_given[0]),
                     advice="Nothing can be collected that was not given: check how the two were joined.",
                 )
-            pairs = np.stack(columns[:2], axis=1).astype(np.int64)
+            pairs = np.stack([ids.astype(np.int64) for ids in columns[:2]], axis=1)
             if n:
                 pairs = check_pairs(pairs, *(int(size) + 1 for size in pairs.max(axis=0)))
         except LogError as error:
             position = None if error.row is None else start + error.row
             raise LogError(
-                f"{file}, {error.subject}",
+                f"{part.path.name}, {error.subject}",
                 expected=error.expected,
                 found=error.found,
                 row=position,
@@ -268,7 +289,7 @@ class ParquetRows:
                 if len(chunk[0]):
                     yield chunk
                 del chunk  # before the next is made
-            waiting.append(self._columns(self.log._read(pieces[position].fragment)))
+            waiting.append(self._columns(self.log._read(pieces[position])))
             n_waiting += len(waiting[-1][0])
         chunk, rest = self._shuffled(waiting, batch_size, generator)
         if keep_last_batch:
@@ -301,6 +322,11 @@ class ParquetRows:
 
 
 def _plain(column: pa.ChunkedArray) -> NDArray:
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_boolean(kind):
+        kind = pa.int8()
+    elif pa.types.is_decimal(kind):
+        kind = pa.float64()
+    if kind != column.type:
+        column = column.cast(kind)
     return column.to_numpy()

@@ -1,5 +1,7 @@
 """Logs in Parquet files: checked and fitted like logs in memory, a bounded number of rows at a time."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -203,3 +205,109 @@ def test_what_files_cannot_do_is_refused(shards, study):
 def test_booleans_are_outcomes_too(tmp_path, study):
     frame = frame_of(study.train).astype({"t": bool, "c": bool, "y": bool})
     assert len(cf.ParquetLog(written(tmp_path, frame), **COLUMNS)) == len(study.train)
+
+
+def two_arms(n=1000):
+    """Ids and arms in no particular order; row k can be told by its ids."""
+    k = np.arange(n)
+    return pd.DataFrame({"user": k % 40, "item": k // 40, "t": k % 2, "c": 0, "y": k % 3 == 0}).astype(int)
+
+
+@pytest.mark.parametrize("row", [0, 89, 90, 91, 250, 299])
+def test_a_bad_row_is_named_by_its_place_in_the_file_not_in_the_row_group(row, tmp_path):
+    frame = two_arms()
+    frame.loc[300 + row, "y"] = 7
+    for k in range(2):
+        frame[300 * k : 300 * (k + 1)].to_parquet(tmp_path / f"{k}.parquet", row_group_size=90, index=False)
+    with pytest.raises(LogError, match=rf"1\.parquet, y: expected 0 or 1, found 7 \(first at row {row}\)"):
+        cf.ParquetLog(tmp_path, **COLUMNS)
+
+
+def test_columns_go_by_name_in_each_file(tmp_path):
+    frame = two_arms()
+    frame[:500].to_parquet(tmp_path / "a.parquet")
+    frame[500:][frame.columns[::-1]].astype({"user": "uint64", "item": "int8", "y": bool}).to_parquet(
+        tmp_path / "b.parquet"
+    )
+    (tmp_path / "_SUCCESS").write_text("")
+    for source in (tmp_path, str(tmp_path / "*.parquet")):
+        rows = list(cf.ParquetLog(source, **COLUMNS).row_groups())
+        np.testing.assert_array_equal(np.concatenate([r.x for r in rows]), frame[["user", "item"]])
+        np.testing.assert_array_equal(np.concatenate([r.y for r in rows]), frame["y"])
+
+
+ID_TYPES = {
+    "a dictionary": (lambda ids: pa.array(ids).dictionary_encode(), None),
+    "decimals": (lambda ids: pa.array(ids).cast(pa.decimal128(20, 0)), None),
+    "uint64": (lambda ids: pa.array(ids, pa.uint64()), None),
+    "floats": (lambda ids: pa.array(ids, pa.float64()), "user: expected whole numbers, found dtype float64"),
+    "texts": (
+        lambda ids: pa.array([str(i) for i in ids]),
+        "user: expected whole numbers, found dtype string",
+    ),
+    "missing": (lambda ids: pa.array([*ids[:-1], None]), r"user: expected a value in each row.*row 999"),
+    "large": (
+        lambda ids: pa.array([*ids[:-1], 2**64 - 1], pa.uint64()),
+        r"ids below 2\^31, found 1844674.*row 999",
+    ),
+    "negative": (lambda ids: pa.array([*ids[:-1], -1]), r"x: expected ids >= 0, found .*row 999"),
+}
+
+
+@pytest.mark.parametrize("kind", ID_TYPES)
+def test_types_of_ids(kind, tmp_path):
+    change, message = ID_TYPES[kind]
+    frame = two_arms()
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    rows = rows.set_column(0, "user", change(frame["user"].tolist()))
+    pq.write_table(rows, tmp_path / "a.parquet", row_group_size=300)
+    if message is None:
+        (users, *_) = (
+            np.concatenate(c) for c in zip(*cf.ParquetLog(tmp_path, **COLUMNS).row_groups(), strict=True)
+        )
+        np.testing.assert_array_equal(users[:, 0], frame["user"])
+    else:
+        with pytest.raises(LogError, match=message):
+            cf.ParquetLog(tmp_path, **COLUMNS)
+
+
+def test_a_file_that_lacks_a_column_or_is_none_is_named(tmp_path):
+    frame = two_arms()
+    frame[:500].to_parquet(tmp_path / "a.parquet")
+    frame[500:].drop(columns="item").to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(UnknownNameError, match=r"a column of b\.parquet: .* found 'item'"):
+        cf.ParquetLog(tmp_path, **COLUMNS)
+    (tmp_path / "b.parquet").write_bytes(b"")
+    with pytest.raises(LogError, match=r"b\.parquet: expected a Parquet file, found an empty file"):
+        cf.ParquetLog(tmp_path, **COLUMNS)
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-40])
+    with pytest.raises(LogError, match=r"b\.parquet: expected a complete Parquet file"):
+        cf.ParquetLog(tmp_path, **COLUMNS)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        cf.ParquetLog(str(tmp_path / "*.pq"), **COLUMNS)
+
+
+@pytest.mark.parametrize("change", ["other rows", "removed"])
+def test_files_that_change_after_they_were_checked_are_refused(change, tmp_path):
+    frame = two_arms()
+    frame.to_parquet(tmp_path / "a.parquet")
+    log = cf.ParquetLog(tmp_path, **COLUMNS)
+    again = pickle.loads(pickle.dumps(log))
+    assert sum(len(rows.t) for rows in again.row_groups()) == 1000
+    if change == "removed":
+        (tmp_path / "a.parquet").unlink()
+    else:
+        frame.assign(user=frame["user"] + 5)[:900].to_parquet(tmp_path / "a.parquet")
+    for opened_before in (log, again):
+        with pytest.raises(LogError, match=r"a\.parquet: expected the file that was checked"):
+            list(opened_before.row_groups())
+
+
+def test_one_column_cannot_have_two_roles(shards):
+    with pytest.raises(InputError, match=r"treatment, converted: expected a column of its own.*'t' for both"):
+        cf.ParquetLog(shards, treatment="t", collected="c", converted="t")
+    with pytest.raises(InputError, match="user: expected the name of a column, found 3"):
+        cf.ParquetLog(shards, user=3)
+    for count in (0, True, 2.5, "9"):
+        with pytest.raises(InputError, match="rows_in_memory: expected a whole number >= 1"):
+            cf.ParquetLog(shards, **COLUMNS, rows_in_memory=count)
