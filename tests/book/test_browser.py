@@ -87,6 +87,50 @@ def opened(browser):
     assert wrong == []
 
 
+# Text as readers see it, with folded parts and alternatives of figures, without formulas and code.
+SEEN = """() => {
+  const page = document.body.cloneNode(true);
+  const apart = 'pre, code, script, style, template, mjx-container, .highlight';
+  page.querySelectorAll(apart).forEach(element => element.remove());
+  const alternatives = [...page.querySelectorAll('[alt], [aria-label], [title]')].flatMap(
+    e => ['alt', 'aria-label', 'title'].map(name => e.getAttribute(name) || ''));
+  return [page.textContent, ...alternatives].join('\\n');
+}"""
+RAW_TEX = re.compile(r".{0,40}(?:\$|\\[a-zA-Z]+|\\[()\[\],;!{}]|[_^]\{).{0,40}")
+
+
+def raw_tex(page):
+    """Places where the source of a formula stands instead of the formula."""
+    return RAW_TEX.findall(page.evaluate(SEEN))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_formulas_are_typeset_wherever_they_come_from(opened, name):
+    """Text, captions, and what cells print: none shows dollars or commands of TeX."""
+    assert raw_tex(opened(name)) == []
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<p>its logit is $a_u + b_i$</p>",
+        r"<table><tr><td>P(C \mid T=1)</td></tr></table>",
+        r"<details><summary>more</summary>\(x\)</details>",
+        "<p>L_{001}</p>",
+        "<img src='data:,' alt='the mean of $x$'>",
+    ],
+)
+def test_raw_tex_is_seen(opened, html):
+    """The check above can fail: it did not look at what cells print once."""
+    page = opened("index")
+    put = "html => document.querySelector('article').insertAdjacentHTML('beforeend', html)"
+    before = raw_tex(page)
+    page.evaluate(put, r"<pre>$HOME \n</pre> <code>\frac</code>")
+    assert raw_tex(page) == before
+    page.evaluate(put, html)
+    assert len(raw_tex(page)) == len(before) + 1
+
+
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("name", PAGES)
 def test_page_loads_and_fits(opened, name, screen):
