@@ -65,11 +65,12 @@ def test_tied_rows_get_arms_in_their_order():
 
 @pytest.mark.parametrize("gap", [1.0e-3, -1.0e-3])
 def test_rows_have_to_sum_to_one(gap):
-    wrong = P + [[0, 0, 0, 0, 0], [gap, 0, 0, 0, 0]]
-    with pytest.raises(InputError, match="sum to 1.*row 1"):
+    wrong = P.copy()
+    wrong[1, 0] += gap
+    with pytest.raises(InputError, match=r"sum to 1.*row 1"):
         cf.expected_reward(wrong, "coupon", 0.4)
-    rounded = P + [[0, 0, 0, 0, 0], [gap / 20, 0, 0, 0, 0]]
-    assert np.isfinite(cf.expected_reward(rounded, "coupon", 0.4)).all()
+    wrong[1, 0] += gap / 20 - gap  # rounding
+    assert np.isfinite(cf.expected_reward(wrong, "coupon", 0.4)).all()
 
 
 def test_a_policy_without_an_answer_is_refused():
