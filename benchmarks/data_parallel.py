@@ -56,10 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     small = log.take(np.arange(min(20_000, len(log))))
     fit(small, "data-parallel", "embeddings", options.seed)  # the processes meet before the clock runs
     n_processes = dist.get_world_size()
+    folder = Path(options.results_dir) / "benchmarks"
     record = RunRecord(
         command=f"torchrun --nproc-per-node {n_processes} benchmarks/data_parallel.py --results-dir results "
         f"--rows {options.rows} --rounds {options.rounds} --seed {options.seed}",
         seeds=[options.seed],
+        folder=folder,
     )
     together: list[dict[str, Any]] = []
     for turn in range(options.rounds):
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     frame = pd.DataFrame(table)
     files = save_results(
         {"data_parallel": frame},
-        Path(options.results_dir) / "benchmarks",
+        folder,
         record.finish(
             data_fingerprint="simulated", device="cpu", log_rows=len(log), backend=dist.get_backend()
         ),

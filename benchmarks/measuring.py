@@ -23,6 +23,7 @@ from cfmtl_lib.datasets.construction import semisynthetic
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
 from cfmtl_lib.experiments.methods import fit_methods
 from cfmtl_lib.protocol import PAPER, ConstructionFits
+from cfmtl_lib.runtime.engine_log import EngineLog, note_engines
 from cfmtl_lib.runtime.threads import load_before_threads
 
 SIMULATED = "simulated-ratings"
@@ -60,7 +61,16 @@ def run_in_process(script: str, arguments: Sequence[str], part: str) -> dict[str
         check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout)
+    note_engines(found.pop("engines"))
     return found
+
+
+_engines = EngineLog()
+
+
+def answer(found: dict[str, Any]) -> None:
+    """Print what one part found, with the engines of its fits, for :func:`run_in_process`."""
+    print(json.dumps(found | {"engines": sorted(_engines.engines)}))
 
 
 def simulated_ratings(

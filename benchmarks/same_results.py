@@ -38,10 +38,12 @@ def compare(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    folder = Path(options.results_dir) / "benchmarks"
     record = RunRecord(
         command="python benchmarks/same_results.py --before results/ml-1m --now _build/results/ml-1m "
         "--results-dir results",
         seeds=[],
+        folder=folder,
     )
     before, of_before = load_results(options.before, "table4")
     now, of_now = load_results(options.now, "table4")
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     files = save_results(
         {"same_results": table},
-        Path(options.results_dir) / "benchmarks",
+        folder,
         record.finish(data_fingerprint=of_now["data_fingerprint"], runs=runs),
     )
     moved = (table["mean_now"] - table["mean_before"]) / table["standard_error"]

@@ -9,7 +9,6 @@ fits CF-MTL for a few epochs. Another process first writes the rows of files, a 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from measuring import load_kernels, peak_memory_gb, positive, run_in_process, say, seconds_of
+from measuring import answer, load_kernels, peak_memory_gb, positive, run_in_process, say, seconds_of
 from sklearn.exceptions import ConvergenceWarning
 
 import cfmtl_lib as cf
@@ -132,13 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write(round(float(factor) * n_rows), Path(folder), options.seed)
         else:
             found = measure(axis, float(factor), Path(folder), options.seed, options.threads, n_rows)
-        print(json.dumps(found))
+        answer(found)
         return 0
 
+    folder = Path(options.results_dir) / "benchmarks"
     record = RunRecord(
         command=f"python benchmarks/scaling.py --results-dir results --rounds {options.rounds} "
         f"--threads {options.threads} --seed {options.seed} --share {options.share}",
         seeds=[options.seed],
+        folder=folder,
     )
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = pd.DataFrame(rows)
     files = save_results(
         {"scaling": table},
-        Path(options.results_dir) / "benchmarks",
+        folder,
         record.finish(
             data_fingerprint="simulated", device="cpu", threads=options.threads, epochs_a_fit=EPOCHS
         ),

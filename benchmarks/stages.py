@@ -222,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", ConvergenceWarning)  # a few epochs are no fit
-    record = RunRecord(command=public_command(__file__, options), seeds=[options.seed])
+    folder = Path(options.results_dir) / "benchmarks"
+    record = RunRecord(public_command(__file__, options), [options.seed], folder)
     ratings = ratings_of(options)
     study = cf.semisynthetic(
         ratings, seed=options.seed, device="cpu", networks=untrained_networks(ratings, options.seed)
@@ -243,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = pd.DataFrame(rows)
     files = save_results(
         {"stages": table, "roofline": roofline(table, len(study.train), study.train.pair_space)},
-        Path(options.results_dir) / "benchmarks",
+        folder,
         record.finish(
             data_fingerprint=ratings.fingerprint,
             dataset=public_name(options.dataset),

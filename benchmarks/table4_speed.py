@@ -12,7 +12,6 @@ the printed ratios are lower bounds: for the second scenario the reference would
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ import pandas as pd
 import reference_loop
 import torch
 from measuring import (
+    answer,
     load_kernels,
     parser_of,
     peak_memory_gb,
@@ -147,10 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
     if options.only:
-        print(json.dumps(measure(options.only, options)))
+        answer(measure(options.only, options))
         return 0
 
-    record = RunRecord(command=public_command(__file__, options), seeds=[options.seed])
+    folder = Path(options.results_dir) / "benchmarks"
+    record = RunRecord(public_command(__file__, options), [options.seed], folder)
     rows, runs = [], {}
     for turn in range(options.rounds):
         for name in IMPLEMENTATIONS:
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rewards = {name: run["rewards"] for name, run in runs.items()}
     files = save_results(
         {"table4_speed": table},
-        Path(options.results_dir) / "benchmarks",
+        folder,
         record.finish(
             data_fingerprint=runs["library"]["fingerprint"],
             dataset=public_name(options.dataset),

@@ -109,7 +109,8 @@ def curve(study: Study, config: FitConfig, seed: int) -> list[dict[str, float]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    record = RunRecord(command=public_command(__file__, options), seeds=list(range(options.rounds)))
+    folder = Path(options.results_dir) / "benchmarks"
+    record = RunRecord(public_command(__file__, options), range(options.rounds), folder)
     ratings = ratings_of(options)
     load_kernels()
     rows: list[dict[str, Any]] = []
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = pd.DataFrame(rows)
     files = save_results(
         {"time_to_reward": table},
-        Path(options.results_dir) / "benchmarks",
+        folder,
         record.finish(
             data_fingerprint=ratings.fingerprint,
             dataset=public_name(options.dataset),

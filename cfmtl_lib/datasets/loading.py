@@ -11,6 +11,7 @@ from cfmtl_lib.datasets.ratings import Ratings, load_ratings
 from cfmtl_lib.datasets.simulation_pairs import simulated
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import UnknownNameError, check_choice
+from cfmtl_lib.models.engines import engine_of_pairs
 from cfmtl_lib.protocol import CONSTRUCTIONS, PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
@@ -100,7 +101,7 @@ def construction_networks(
     cache: FitCache,
 ) -> ConstructionNetworks:
     """Fit the networks of a construction with the published settings, or read them from a cache."""
-    check_choice("construction", construction, CONSTRUCTIONS)
+    config = PAPER.construction[check_choice("construction", construction, CONSTRUCTIONS)]
 
     def make() -> ConstructionNetworks:
         labeller, assigner = fit_construction(ratings, construction, seed, device=device, n_jobs=n_jobs)
@@ -109,7 +110,10 @@ def construction_networks(
     return cache(
         make,
         fit=f"construction {construction}",
-        config=PAPER.construction[construction],
+        config=config,
+        engine=[
+            engine_of_pairs(each, resolve_device(device)) for each in (config.labelling, config.assignment)
+        ],
         seed=seed,
         device=resolve_device(device).type,
         # More than the fingerprint: it leaves out the threshold, the id space and the order of rows.

@@ -18,6 +18,7 @@ from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.pair_cells import Pretrained
 from cfmtl_lib.experiments.paper.reported import reported_table4
 from cfmtl_lib.models.config import FitConfig
+from cfmtl_lib.models.engines import engine_of_pairs
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
@@ -252,10 +253,12 @@ def _fit_cells(model: CFMTL, study: Study, cache: FitCache | None, fit: Callable
     settings = model.get_params(deep=False)
     del settings["progress"]
     settings["device"] = resolve_device(model.device).type
+    configs = [value for value in (PAPER.joint, *settings.values()) if isinstance(value, FitConfig)]
     learnt = cache(
         make,
         fit=key,
         settings=sorted(settings.items()),
+        engine=[engine_of_pairs(config, resolve_device(model.device)) for config in configs],
         data=content_hash(log.x, log.t, log.c, log.y, log.pair_space),
     )
     for name, value in learnt.items():

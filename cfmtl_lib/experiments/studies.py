@@ -21,9 +21,11 @@ from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.experiments.methods import fit_methods
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
 from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.engine_log import engines_inside, note_engines
+from cfmtl_lib.runtime.files import try_folder
 from cfmtl_lib.runtime.fit_cache import FitCache, Origin, provenance_of_fits
 from cfmtl_lib.runtime.progress import track
-from cfmtl_lib.runtime.provenance import RunRecord, save_results
+from cfmtl_lib.runtime.provenance import RunRecord, save_together
 from cfmtl_lib.runtime.threads import load_before_threads, one_torch_thread
 
 TableRows = Mapping[str, list[dict[str, Any]]]
@@ -227,10 +229,14 @@ class Run:
     dataset: str
     provenance: dict[str, Any]
 
-    def save(self, results_dir: str | Path | None) -> None:
-        """Write all tables to ``<results_dir>/<dataset>/``; write nothing if there is no folder."""
+    def save(self, results_dir: str | Path | None, *others: Run) -> None:
+        """Write all tables to ``<results_dir>/<dataset>/``; write nothing if there is no folder.
+
+        Tables of other runs on the same dataset, if any, are written with them as one unit.
+        """
         if results_dir is not None:
-            save_results(self.tables, Path(results_dir) / self.dataset, self.provenance)
+            parts = [(run.tables, run.provenance) for run in (self, *others)]
+            save_together(parts, Path(results_dir) / self.dataset)
 
 
 def run_studies(
@@ -241,6 +247,7 @@ def run_studies(
     command: str,
     tables: Mapping[str, Sequence[str]],
     protocol: Mapping[str, Any] | None = None,
+    results_dir: str | Path | None = None,
 ) -> Run:
     """Do the work on every study of the settings and join the rows, in the order of the studies.
 
@@ -257,6 +264,8 @@ def run_studies(
         Columns by table.
     protocol : mapping, optional
         Settings to note beside cost and budget.
+    results_dir : str or Path, optional
+        Folder that the run will be saved to, tried before the first fit. Nothing is saved yet.
 
     Returns
     -------
@@ -266,6 +275,8 @@ def run_studies(
     ------
     UnknownNameError, InputError
         If a name is unknown or a count is not positive.
+    ResultsError
+        If nothing can be written to the folder.
     RatingsError, StudyError
         If the data cannot be read, or no study can be made from them.
     """
@@ -279,6 +290,9 @@ def run_studies(
     # Read once for all studies, where they share one table.
     shared = settings.dataset not in ("simulated", *OBSERVED_AT_RANDOM)
     source = ratings_of(settings.dataset, settings.data_dir) if shared else settings.dataset
+    if results_dir is not None:
+        name = source.name if isinstance(source, Ratings) else settings.dataset
+        try_folder(Path(results_dir) / name)
     load_before_threads()
     FitCache()  # digests the library's sources, for all that follow: parsing is no work for threads either
     # Threads, which also share the ratings; joblib's parallel_config can send the studies elsewhere.
@@ -290,6 +304,7 @@ def run_studies(
             run, total=len(tasks), label=f"{label} on {settings.dataset}: studies", enabled=settings.progress
         )
     )
+    note_engines(engine for part in parts for engine in part.engines)  # of other processes
     frames = {
         name: pd.DataFrame([row for part in parts for row in part.rows[name]], columns=list(columns))
         for name, columns in tables.items()
@@ -314,6 +329,7 @@ class _Part(NamedTuple):
     fingerprint: str
     dataset: str
     fits: dict[str, Origin]
+    engines: list[str]
 
 
 def _one_study(
@@ -324,7 +340,7 @@ def _one_study(
     n_jobs: int,
 ) -> _Part:
     cache = FitCache(settings.fits_dir)
-    with one_torch_thread():
+    with one_torch_thread(), engines_inside() as engines:
         if isinstance(source, str) and source in OBSERVED_AT_RANDOM:
             source = ratings_of(source, settings.data_dir, task.seed)
         study = load_study(
@@ -332,7 +348,7 @@ def _one_study(
         )
         ratings = source if isinstance(source, Ratings) else None
         rows = work(StudyContext(study, ratings, settings.device, cache, n_jobs))
-    return _Part(rows, study.fingerprint, study.dataset, cache.used)
+    return _Part(rows, study.fingerprint, study.dataset, cache.used, sorted(engines))
 
 
 def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ...]:

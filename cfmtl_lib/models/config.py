@@ -57,7 +57,8 @@ class FitConfig:
         differs, so early stopping ends elsewhere. Matrix factorisation is not additive and does not change.
     engine : {"auto", "torch", "compiled", "data-parallel"}
         Engine that takes the steps; see :mod:`cfmtl_lib.models.engines`. "auto" is "compiled" where possible,
-        else "torch"; the results agree to rounding. "data-parallel" shares each batch among the processes
+        else "torch". Their steps agree to rounding, which grows over the epochs of a long fit. So
+        :class:`History` says which engine was used. "data-parallel" shares each batch among the processes
         that ``torchrun`` started.
 
     Raises
@@ -106,12 +107,14 @@ class FitConfig:
 class History:
     """Training history of one fit: losses per epoch (sums over steps), and whether it converged.
 
-    ``validation_loss`` is empty if there is no validation set.
+    ``validation_loss`` is empty if there is no validation set. ``engine`` is the engine that took the steps,
+    such as "compiled, numba 0.68.1"; empty if it is not known.
     """
 
     loss: list[float] = field(default_factory=list)
     converged: bool = False
     validation_loss: list[float] = field(default_factory=list)
+    engine: str = ""
 
     @property
     def n_epochs(self) -> int:

@@ -30,7 +30,15 @@ Objective = Callable[..., Tensor]
 
 
 class Steps(Protocol):
-    """Engine that trains on consecutive batches of columns."""
+    """Engine that trains on consecutive batches of columns.
+
+    Attributes
+    ----------
+    engine : str
+        Name of the engine, with all that its rounding depends on, for provenance.
+    """
+
+    engine: str
 
     def prepared(self, columns: Sequence[Tensor]) -> list[Tensor]:
         """Check columns and convert them to the types that a step needs, once for all epochs."""
@@ -55,6 +63,7 @@ class AutogradSteps:
     def __init__(self, network: nn.Module, objective: Objective, config: FitConfig) -> None:
         self.objective = objective
         parameters = [p for p in network.parameters() if p.requires_grad]
+        self.engine = f"autograd{_threads(parameters[0].device)}"
         self.optimiser = torch.optim.Adam(
             parameters,
             lr=config.learning_rate,
@@ -127,6 +136,9 @@ class DataParallelSteps(AutogradSteps):
         _join_processes(next(network.parameters()).device)
         self.rank, self.n_processes = dist.get_rank(), dist.get_world_size()
         self.is_mean = is_mean
+        self.engine = (
+            f"data-parallel, {self.n_processes} processes{_threads(next(network.parameters()).device)}"
+        )
         self.objective = nn.parallel.DistributedDataParallel(
             _Objective(network, objective), broadcast_buffers=False
         )
@@ -154,6 +166,14 @@ class _Objective(nn.Module):
 
     def forward(self, *batch: Tensor) -> Tensor:
         return self.objective(*batch)
+
+
+def _threads(device: torch.device) -> str:
+    """Describe the threads of torch, which decide how sums on a CPU are rounded."""
+    if device.type != "cpu":
+        return f" on {device.type}"
+    count = torch.get_num_threads()
+    return f", {count} thread{'' if count == 1 else 's'}"
 
 
 def _join_processes(device: torch.device) -> None:
@@ -187,6 +207,7 @@ class CompiledSteps:
         from cfmtl_lib.models import kernels  # here, for numba need not be installed
 
         self.kernels, self.config = kernels, config
+        self.engine = f"compiled, numba {numba_version()}"
         self.n_steps = 0
         self.dtype = next(network.parameters()).dtype
         of_pairs = COMPILED[type(network)].parts(network)[0]
@@ -324,6 +345,20 @@ def steps_for(network: nn.Module, objective: Objective, config: FitConfig) -> St
             advice="Use engine='auto', or install numba: pip install numba.",
         )
     return AutogradSteps(network, objective, config)
+
+
+def engine_of_pairs(config: FitConfig, device: torch.device) -> str:
+    """Name the engine that fits the library's networks of pairs, to tell stored fits apart.
+
+    Examples
+    --------
+    >>> engine_of_pairs(FitConfig(engine="torch"), torch.device("cpu"))
+    'torch'
+    """
+    if config.engine in ("torch", "data-parallel"):
+        return config.engine
+    compiled = config.engine == "compiled" or (device.type == "cpu" and numba_version() is not None)
+    return f"compiled, numba {numba_version()}" if compiled else "torch"
 
 
 def _obstacle(network: nn.Module, objective: Objective) -> str | None:

@@ -23,6 +23,7 @@ from cfmtl_lib.models.config import FitConfig, History
 from cfmtl_lib.models.engines import Objective, steps_for
 from cfmtl_lib.models.losses import ProbabilityLoss
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
+from cfmtl_lib.runtime.engine_log import note_engines
 from cfmtl_lib.runtime.progress import track
 
 
@@ -141,7 +142,8 @@ def minimise(
     in_parts = isinstance(columns, RowSource)
     source = columns if isinstance(columns, RowSource) else InMemory(take_steps.prepared(columns))
     batch_size = min(config.batch_size, len(source))
-    history = History()
+    history = History(engine=take_steps.engine)
+    note_engines([history.engine])
     n_stalled = 0
     with _denormals_as_zero():
         for epoch in track(count(), total=None, label=label, enabled=progress):

@@ -14,6 +14,7 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.batches import RowSource
 from cfmtl_lib.models.config import FitConfig, History
+from cfmtl_lib.models.engines import engine_of_pairs
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator, fit_probability, new_network
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, PairLog, check_clip_bounds
@@ -161,6 +162,7 @@ class PairNuisances:
             make,
             fit=name,
             config=self.config,
+            engine=engine_of_pairs(self.config, self.device),
             seed=self.seed,
             device=self.device.type,
             data=content_hash(log.x[keep], values, self._space),

@@ -1,8 +1,8 @@
 """Cache of fits on disk: a stopped run resumes, and tables share the fits that they have in common.
 
-The key of a fit is everything that it depends on: content of the data, settings, seed and kind of device. It
-includes the versions of torch and numba, and the code. The cache need not be cleared by hand; its folder may
-be deleted at any time.
+The key of a fit is everything that it depends on: content of the data, settings, seed, kind of device and
+engine. It includes the number of threads, the versions of torch and numba, and the code. The cache need not
+be cleared by hand; its folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 
 from cfmtl_lib.errors import ResultsError
 from cfmtl_lib.runtime.devices import numba_version
+from cfmtl_lib.runtime.engine_log import engines_inside, note_engines
 from cfmtl_lib.runtime.files import replacing
 from cfmtl_lib.runtime.provenance import commit
 
@@ -30,20 +31,22 @@ CODE_OF_FITS = ("datasets", "estimators", "logs", "models", "nuisances", "policy
 
 
 class Kept(NamedTuple):
-    """Cached fit with its provenance: seconds, commit, and whether the commit was clean."""
+    """Cached fit with its provenance; see :class:`Origin`."""
 
     value: Any
     seconds: float
     commit: str | None
     commit_is_clean: bool | None
+    engines: tuple[str, ...]
 
 
 class Origin(NamedTuple):
-    """Provenance of a fit: seconds, commit, and whether the commit was clean."""
+    """Provenance of a fit: seconds, commit, whether the commit was clean, and the engines of its steps."""
 
     seconds: float
     commit: str | None
     commit_is_clean: bool | None
+    engines: tuple[str, ...]
 
 
 class FitCache:
@@ -92,13 +95,19 @@ class FitCache:
         ResultsError
             If the file of a cached fit cannot be read.
         """
-        name = joblib.hash({part: repr(value) for part, value in key.items()} | self._surroundings)
+        name = joblib.hash(
+            {part: repr(value) for part, value in key.items()} | self._surroundings | _threads()
+        )
         path = None if self.folder is None else self.folder / f"{name}.pkl"
         if path is not None and path.is_file():
             kept = _read(path)
+            note_engines(kept.engines)
         else:
             start = time.perf_counter()
-            kept = Kept(make(), time.perf_counter() - start, *self._commit)
+            with engines_inside() as engines:
+                value = make()
+            seconds = time.perf_counter() - start
+            kept = Kept(value, seconds, *self._commit, tuple(sorted(engines)))
             if path is not None:
                 _write(kept, path)
         self.used[name] = Origin(*kept[1:])
@@ -117,6 +126,11 @@ def provenance_of_fits(used: Mapping[str, Origin]) -> dict[str, Any]:
             }
         ),
     }
+
+
+def _threads() -> dict[str, str]:
+    """Count the threads of torch now: by them autograd on a CPU splits its sums."""
+    return {"threads": str(torch.get_num_threads())}
 
 
 def _read(path: Path) -> Kept:

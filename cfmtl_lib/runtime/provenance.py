@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
+import secrets
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,9 @@ import psutil
 
 from cfmtl_lib.errors import ResultsError
 from cfmtl_lib.runtime.devices import numba_version
-from cfmtl_lib.runtime.files import replacing_all
+from cfmtl_lib.runtime.engine_log import EngineLog
+from cfmtl_lib.runtime.files import try_folder
+from cfmtl_lib.runtime.units import reading_unit, write_unit
 
 VERSIONED = ("cfmtl-companion", "torch", "numpy", "pandas", "scikit-learn", "scipy")
 
@@ -35,11 +39,20 @@ class RunRecord:
         Command that makes the numbers again.
     seeds : sequence of int
         Seeds of the run.
+    folder : str or Path, optional
+        Folder that the results will go to, tried now by writing a small file.
+
+    Raises
+    ------
+    ResultsError
+        If nothing can be written to the folder.
     """
 
-    def __init__(self, command: str, seeds: Sequence[int]) -> None:
+    def __init__(self, command: str, seeds: Sequence[int], folder: str | Path | None = None) -> None:
+        try_folder(folder)
         self._start = time.perf_counter()
-        self._facts = {"command": command, "seeds": list(seeds), **commit()}
+        self._facts = {"run": new_run(), "command": command, "seeds": list(seeds), **commit()}
+        self._engines = EngineLog()
 
     def finish(self, data_fingerprint: Mapping[str, str] | str, **more: Any) -> dict[str, Any]:
         """Return the provenance of the whole run.
@@ -54,17 +67,24 @@ class RunRecord:
         Returns
         -------
         dict
-            Facts: command, seeds, commit, commit_is_clean, data_fingerprint, wall_seconds, written (UTC),
-            versions, machine, and ``more``.
+            Facts: run, command, seeds, commit, commit_is_clean, data_fingerprint, wall_seconds, written
+            (UTC), engines, versions, machine, and ``more``. ``engines`` lists those that took the steps of
+            networks, ``["none"]`` if no network was fitted.
         """
         return {
             **self._facts,
             "data_fingerprint": data_fingerprint,
             "wall_seconds": round(time.perf_counter() - self._start, 1),
             "written": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "engines": sorted(self._engines.engines) or ["none"],
             **environment(),
             **more,
         }
+
+
+def new_run() -> str:
+    """Draw the name of a run: 16 hexadecimal digits."""
+    return secrets.token_hex(8)
 
 
 def environment() -> dict[str, dict[str, Any]]:
@@ -91,12 +111,11 @@ def checkout() -> Path | None:
 def save_results(
     tables: Mapping[str, pd.DataFrame], folder: str | Path, record: Mapping[str, Any]
 ) -> list[Path]:
-    """Write tables and their provenance so that a reader finds the old files or the new ones.
+    """Write the tables of one run and their provenance so that a reader finds all old files or all new ones.
 
     Each table goes to ``<folder>/<name>.csv``. Its provenance and the SHA-256 of the CSV go to
-    ``<folder>/<name>.json``. All files are written under temporary names and renamed at the end. Ctrl-C takes
-    effect after the renames. If the machine stops between two renames, the digest does not match, and
-    :func:`load_results` raises an error.
+    ``<folder>/<name>.json``, with the run and the names of all its tables. :mod:`cfmtl_lib.runtime.units`
+    says what is left when the process is killed. Ctrl-C takes effect after the files are in place.
 
     Parameters
     ----------
@@ -111,48 +130,136 @@ def save_results(
     -------
     list of Path
         Paths of the files written.
-    """
-    folder = Path(folder)
-    contents: dict[Path, str] = {}
-    for name, table in tables.items():
-        text = table.to_csv(index=False, lineterminator="\n")
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        note = {"table": f"{name}.csv", "sha256": digest, "rows": len(table), **record}
-        contents[folder / f"{name}.csv"] = text
-        contents[folder / f"{name}.json"] = json.dumps(note, indent=2) + "\n"
-    with replacing_all(list(contents)) as temporaries:
-        for temporary, content in zip(temporaries, contents.values(), strict=True):
-            temporary.write_text(content, encoding="utf-8", newline="\n")
-    return list(contents)
-
-
-def load_results(folder: str | Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read a table and its provenance, and check that they belong together.
 
     Raises
     ------
     ResultsError
-        If a file is missing, or the CSV is not the one that the provenance describes.
+        If the folder cannot be written to.
     """
-    csv, note = Path(folder) / f"{name}.csv", Path(folder) / f"{name}.json"
-    for path in (csv, note):
+    return save_together([(tables, record)], folder)
+
+
+def save_together(
+    parts: Sequence[tuple[Mapping[str, pd.DataFrame], Mapping[str, Any]]], folder: str | Path
+) -> list[Path]:
+    """Write tables of several records as those of one run; see :func:`save_results`.
+
+    Parameters
+    ----------
+    parts : sequence of (mapping of str to DataFrame, mapping)
+        Tables and their provenance. The run is that of the first.
+    folder : str or Path
+        Folder of the files, made if it is not there.
+
+    Returns
+    -------
+    list of Path
+        Paths of the files written.
+
+    Raises
+    ------
+    ResultsError
+        If the folder cannot be written to.
+    """
+    run = parts[0][1].get("run") or new_run()
+    names = [name for tables, _ in parts for name in tables]
+    contents: dict[str, str] = {}
+    for tables, record in parts:
+        for name, table in tables.items():
+            text = table.to_csv(index=False, lineterminator="\n")
+            note = {
+                "table": f"{name}.csv",
+                "sha256": hashlib.sha256(text.encode()).hexdigest(),
+                "rows": len(table),
+                "run": run,
+                "tables_of_run": names,
+                **{key: value for key, value in record.items() if key != "run"},
+            }
+            contents[f"{name}.csv"] = text
+            contents[f"{name}.json"] = json.dumps(note, indent=2) + "\n"
+    write_unit(folder, contents)
+    return [Path(folder) / name for name in contents]
+
+
+def load_results(folder: str | Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read a table and its provenance; check that they, and the other tables of the run, belong together.
+
+    Files that were written before runs had names are not compared with others.
+
+    Raises
+    ------
+    ResultsError
+        If a file is missing or unreadable, or the CSV is not the one that the provenance describes. Also if
+        another table of the same run was replaced by that of another run.
+    """
+    with reading_unit(folder) as waiting:
+        text, record = _checked(Path(folder), name, waiting)
+        for other in record.get("tables_of_run", ()):
+            beside = waiting.get(f"{other}.json", Path(folder) / f"{other}.json")
+            if other == name or not beside.is_file():
+                continue
+            run = _provenance(beside).get("run")
+            if run != record.get("run"):
+                raise ResultsError(
+                    f"results {name}",
+                    expected=f"{other}.csv of the same run, {record.get('run')}",
+                    found=f"that of {'an earlier run' if run is None else f'run {run}'}",
+                    advice=f"Write both again: {record.get('command', 'run the notebook of this table')}",
+                )
+    return pd.read_csv(io.BytesIO(text)), record
+
+
+def _checked(folder: Path, name: str, waiting: Mapping[str, Path]) -> tuple[bytes, dict[str, Any]]:
+    """Read a CSV that is the one its provenance describes."""
+    csv, note = (waiting.get(file, folder / file) for file in (f"{name}.csv", f"{name}.json"))
+    for file, path in ((f"{name}.csv", csv), (f"{name}.json", note)):
         if not path.is_file():
             raise ResultsError(
                 f"results {name}",
-                expected=f"the file {path}",
+                expected=f"the file {folder / file}",
                 found="no such file",
                 advice="Run the notebook of this table with results_dir.",
             )
-    record = json.loads(note.read_text(encoding="utf-8"))
-    digest = hashlib.sha256(csv.read_bytes()).hexdigest()
+    record = _provenance(note)
+    text = _content(csv)
+    digest = hashlib.sha256(text).hexdigest()
     if digest != record.get("sha256"):
         raise ResultsError(
-            str(csv),
-            expected=f"SHA-256 {record.get('sha256')}, as {note.name} says",
+            str(folder / f"{name}.csv"),
+            expected=f"SHA-256 {record.get('sha256')}, as {name}.json says",
             found=digest,
             advice="The file was edited or comes from another run: run the notebook of this table again.",
         )
-    return pd.read_csv(csv), record
+    return text, record
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(_content(path))
+    except ValueError as error:
+        raise ResultsError(
+            str(path), expected="provenance as JSON", found=str(error), advice=_AGAIN
+        ) from error
+    if not isinstance(record, dict):
+        raise ResultsError(
+            str(path), expected="provenance as JSON", found=type(record).__name__, advice=_AGAIN
+        )
+    return record
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ResultsError(
+            str(path),
+            expected="a file that can be read",
+            found=f"{type(error).__name__}: {error.strerror or error}",
+            advice="Give yourself the right to read it, or run the notebook of this table again.",
+        ) from error
+
+
+_AGAIN = "The file was damaged or edited: run the notebook of this table again."
 
 
 def provenance_table(record: Mapping[str, Any]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import Context, copy_context
 from typing import TypeVar
 
 import joblib
@@ -77,9 +78,9 @@ def run_parallel(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Resu
     [1, 2, 3]
     """
 
-    def alone(job: Callable[[], Result]) -> Result:
+    def alone(job: Callable[[], Result], context: Context) -> Result:
         torch.set_num_threads(1)  # a setting of the thread that runs the job
-        return job()
+        return context.run(job)
 
     n_jobs = check_count(n_jobs, "n_jobs")
     with one_torch_thread():
@@ -87,5 +88,6 @@ def run_parallel(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Resu
             return [job() for job in jobs]
         load_before_threads()
         return joblib.Parallel(min(n_jobs, len(jobs)), backend="threading")(
-            joblib.delayed(alone)(job) for job in jobs
+            joblib.delayed(alone)(job, copy_context())  # what is noted around this call stays so
+            for job in jobs
         )

@@ -218,7 +218,7 @@ def test_files_are_written_with_their_provenance(whole):
     found, record = load_results(folder / "simulated", "table4")
     pd.testing.assert_frame_equal(found, table)
     provenance = table.attrs["provenance"]
-    assert record == provenance | {key: record[key] for key in ("table", "sha256", "rows")}
+    assert record == provenance | {key: record[key] for key in ("table", "sha256", "rows", "tables_of_run")}
     assert record["seeds"] == [0, 1]
     assert record["device"] == "cpu"
     assert record["protocol"] == {"cost": 0.4, "budget": 0.4, "cell_form": "product"}

@@ -257,6 +257,8 @@ def test_the_learning_rate_decays_by_the_epoch(monkeypatch):
     rates = []
 
     class Recorded:
+        engine = "recorded"
+
         def prepared(self, columns):
             return list(columns)
 

@@ -162,7 +162,7 @@ def test_a_cache_holds_no_fit_in_memory(study):
     cache = FitCache()
     fit_methods(study, ["Naive"], device="cpu", cache=cache)
     (origin,) = cache.used.values()
-    assert origin._fields == ("seconds", "commit", "commit_is_clean")
+    assert origin._fields == ("seconds", "commit", "commit_is_clean", "engines")
 
 
 def test_the_code_is_hashed_when_the_cache_is_made(tmp_path, monkeypatch):
@@ -307,7 +307,7 @@ def test_fits_are_kept_by_the_kind_of_device(study):
         study.train, config=cf.PAPER.nuisance, propensity_clip=(0.1, 0.9), device="cpu", cache=recorder
     ).propensity_network()
     (key,) = asked
-    assert set(key) == {"fit", "config", "seed", "device", "data"} and key["device"] == "cpu"
+    assert set(key) == {"fit", "config", "engine", "seed", "device", "data"} and key["device"] == "cpu"
 
 
 def test_a_fit_by_itself_asks_for_no_commit(study, monkeypatch):

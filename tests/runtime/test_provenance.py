@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import re
-import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -40,7 +39,7 @@ def folder(tmp_path):
 
 def test_round_trip(tmp_path):
     folder = tmp_path / "new" / "folder"
-    written = save_results(OLD, folder, {"command": "make x", "seeds": [0, 1]})
+    written = save_results(OLD, folder, {"run": "r" * 16, "command": "make x", "seeds": [0, 1]})
     assert written == [folder / name for name in FILES]
     assert [path.name for path in sorted(folder.iterdir())] == FILES
     for name, table in OLD.items():
@@ -51,6 +50,8 @@ def test_round_trip(tmp_path):
             "table": f"{name}.csv",
             "sha256": hashlib.sha256(csv).hexdigest(),
             "rows": len(table),
+            "run": "r" * 16,
+            "tables_of_run": ["one", "two"],
             "command": "make x",
             "seeds": [0, 1],
         }
@@ -75,6 +76,7 @@ def test_numbers_survive_to_the_last_bit(tmp_path):
 def test_record_says_where_numbers_come_from():
     record = RunRecord("make x", range(3)).finish("f" * 64, device="cpu")
     assert list(record) == [
+        "run",
         "command",
         "seeds",
         "commit",
@@ -82,12 +84,14 @@ def test_record_says_where_numbers_come_from():
         "data_fingerprint",
         "wall_seconds",
         "written",
+        "engines",
         "versions",
         "machine",
         "device",
     ]
     assert (record["command"], record["seeds"], record["device"]) == ("make x", [0, 1, 2], "cpu")
     assert record["data_fingerprint"] == "f" * 64
+    assert re.fullmatch("[0-9a-f]{16}", record["run"]) and record["engines"] == ["none"]
     assert record["wall_seconds"] >= 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record["written"])
     assert record["versions"].keys() == {"python", *VERSIONED, "numba"}
@@ -123,90 +127,6 @@ def test_numbers_of_another_run_are_refused(folder, tmp_path):
     (folder / "one.csv").write_bytes((tmp_path / "other" / "one.csv").read_bytes())
     with pytest.raises(ResultsError, match="another run"):
         load_results(folder, "one")
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("step", [0, 1])
-def test_interrupted_conversion_leaves_the_old_files(step, error, folder, monkeypatch):
-    before, calls, real = content(folder), [], pd.DataFrame.to_csv
-
-    def interrupted(self, *args, **options):
-        calls.append(1)
-        if len(calls) > step:
-            raise error
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(pd.DataFrame, "to_csv", interrupted)
-    with pytest.raises(error):
-        save_results(NEW, folder, {})
-    assert content(folder) == before
-    assert_readable(folder, OLD)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("step", range(4))
-def test_interrupted_writing_leaves_the_old_files_and_no_parts(step, error, folder, monkeypatch):
-    before, calls, real = content(folder), [], Path.write_text
-
-    def interrupted(self, data, *args, **options):
-        calls.append(self)
-        if len(calls) > step:
-            real(self, data[: len(data) // 2], *args, **options)
-            raise error
-        return real(self, data, *args, **options)
-
-    monkeypatch.setattr(Path, "write_text", interrupted)
-    with pytest.raises(error):
-        save_results(NEW, folder, {})
-    assert len(calls) == step + 1
-    assert content(folder) == before
-    assert_readable(folder, OLD)
-
-
-@pytest.mark.parametrize("step", range(4))
-def test_failure_between_two_renames_is_noticed_when_reading(step, folder, monkeypatch):
-    calls, real = [], os.replace
-
-    def failing(source, target):
-        calls.append(target)
-        if len(calls) > step:
-            raise OSError("no space left")
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(OSError, match="no space"):
-        save_results(NEW, folder, {"command": "new"})
-    assert sorted(content(folder)) == FILES  # no parts
-    for number, name in enumerate(OLD):
-        renamed = step - 2 * number  # of the two files of this table
-        if renamed == 1:
-            with pytest.raises(ResultsError, match="another run"):
-                load_results(folder, name)
-        else:
-            assert_readable(folder, {name: (NEW if renamed >= 2 else OLD)[name]})
-
-
-@pytest.mark.parametrize("step", range(4))
-def test_ctrl_c_during_the_renames_is_held_back_and_delivered_after(step, folder, monkeypatch):
-    calls, real = [], os.replace
-
-    def interrupted(source, target):
-        if len(calls) == step:
-            signal.raise_signal(signal.SIGINT)
-        calls.append(target)
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            save_results(NEW, folder, {"command": "new"})
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert len(calls) == 4
-    assert sorted(content(folder)) == FILES
-    assert_readable(folder, NEW)
 
 
 def test_other_threads_can_save_too(tmp_path):

@@ -83,7 +83,8 @@ def feature_accuracy(
     """
     seeds = check_count(seeds, "seeds")
     command = f"cfmtl_lib.experiments.evaluation.campaign_accuracy.feature_accuracy({seeds}, {tuple(sizes)})"
-    record = RunRecord(command, range(seeds))
+    folder = None if results_dir is None else Path(results_dir) / "simulated-campaign"
+    record = RunRecord(command, range(seeds), folder)
     jobs = [(n, seed, name) for n in sizes for seed in range(seeds) for name in methods]
     rows = []
     for n, seed, name in track(jobs, total=len(jobs), label="Accuracy: fits", enabled=progress):
@@ -91,8 +92,7 @@ def feature_accuracy(
         model = CAMPAIGN_METHODS[name](seed=seed).fit(simulated_campaign(n, seed=seed).log())
         rows.append({"rows": n, "seed": seed, "method": name, **accuracy_of(model, later)})
     table = pd.DataFrame(rows)
-    if results_dir is not None:
-        folder = Path(results_dir) / "simulated-campaign"
+    if folder is not None:
         save_results(
             {"accuracy": table}, folder, record.finish("drawn by the command", later_rows=later_rows)
         )

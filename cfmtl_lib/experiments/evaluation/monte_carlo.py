@@ -277,23 +277,25 @@ def monte_carlo(
     dict of str to DataFrame
         Keys "share_bias", "coverage" and "bound_tightness": see the functions of these names.
     """
+    folder = None if results_dir is None else Path(results_dir) / "monte_carlo"
     record = RunRecord(
         command="cfmtl_lib.experiments.evaluation.monte_carlo.monte_carlo("
         f"{n_replications}, {n}, seed={seed}, results_dir='results')",
         seeds=[seed],
+        folder=folder,
     )
     tables = {
         "share_bias": share_bias(max(n_replications, 500), n, seed),
         "coverage": coverage(n_replications, n, seed=seed, n_jobs=n_jobs),
         "bound_tightness": bound_tightness(n_replications, seed=seed),
     }
-    if results_dir is not None:
+    if folder is not None:
         population = strata_probabilities().tobytes() + propensities().tobytes()
         provenance = record.finish(
             data_fingerprint=hashlib.sha256(population).hexdigest(),
             protocol={"level": 0.95, "cost": PAPER.cost},
         )
-        save_results(tables, Path(results_dir) / "monte_carlo", provenance)
+        save_results(tables, folder, provenance)
     return tables
 
 

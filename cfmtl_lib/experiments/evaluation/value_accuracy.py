@@ -272,6 +272,7 @@ def policy_check(
         work,
         chosen,
         label="Values of policies",
+        results_dir=results_dir,
         command=chosen.papermill("06_policy"),
         tables={"policy_values": VALUE_COLUMNS, "propensity_alarms": DIAGNOSTIC_COLUMNS},
         protocol={"sources": list(sources)},

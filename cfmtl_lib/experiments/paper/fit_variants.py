@@ -106,6 +106,7 @@ def fit_variants(
         work,
         chosen,
         label="Variants of the fits",
+        results_dir=results_dir,
         command=chosen.call(
             "cfmtl_lib.fit_variants",
             methods=names,

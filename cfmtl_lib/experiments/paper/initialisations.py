@@ -81,6 +81,7 @@ def initialisations(
         work,
         chosen,
         label="Initialisations",
+        results_dir=results_dir,
         command=chosen.call("cfmtl_lib.experiments.paper.initialisations.initialisations", count=count),
         tables={
             "table5_6_initialisations": [

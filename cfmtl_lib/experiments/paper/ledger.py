@@ -99,6 +99,7 @@ def ledger(
             _entries,
             chosen,
             label="Ledger",
+            results_dir=results_dir,
             command=chosen.call("cfmtl_lib.experiments.paper.ledger.ledger"),
             tables={
                 "ledger": [*key, "entry", "variant", "quantity", "value"],

@@ -182,6 +182,7 @@ def chosen_weights(
         },
         replace(chosen, seeds=1),
         label="Loss weights",
+        results_dir=results_dir,
         command=chosen.call("cfmtl_lib.experiments.paper.loss_weights.chosen_weights"),
         tables={"loss_weights": [*KEY[:3], "seed", *CHOICE_COLUMNS]},
     )
@@ -207,11 +208,11 @@ def chosen_weights(
         work,
         chosen,
         label="Chosen loss weights",
+        results_dir=results_dir,
         command=chosen.call("cfmtl_lib.experiments.paper.loss_weights.chosen_weights"),
         tables={"loss_weights_rewards": [*KEY[:-1], "weights", "seed", *COUNTS]},
     )
-    choice.save(results_dir)
-    run.save(results_dir)
+    choice.save(results_dir, run)
     rewards = run.tables["loss_weights_rewards"]
     rewards.attrs.update(provenance=run.provenance, choice=table)
     return rewards

@@ -104,6 +104,7 @@ def table4(
         work,
         chosen,
         label="Table 4",
+        results_dir=results_dir,
         command=chosen.papermill("07_table4")
         if methods is None
         else chosen.call("cfmtl_lib.table4", methods=list(methods)),
@@ -176,6 +177,7 @@ def table5_6(
         work,
         chosen,
         label="Tables 5 and 6",
+        results_dir=results_dir,
         command=(
             chosen.papermill("08_tables5_6")
             if set(methods) == set(known)
