@@ -26,7 +26,17 @@ from cfmtl_lib.runtime.provenance import commit
 
 Value = TypeVar("Value")
 
-CODE_OF_FITS = ("datasets", "estimators", "logs", "models", "nuisances", "policy", "protocol.py", "strata.py")
+CODE_OF_FITS = (
+    "checks.py",
+    "datasets",
+    "estimators",
+    "logs",
+    "models",
+    "nuisances",
+    "policy",
+    "protocol.py",
+    "strata.py",
+)
 """Folders and files of the library whose code can change the result of a fit."""
 
 
