@@ -205,6 +205,19 @@ def test_ncf_labels_and_mf_assigns_both_fitted_to_the_ratings(construction, fits
         assert ncf[stratum == upper].min() > ncf[stratum == lower].max() - 1e-6
 
 
+def test_a_saturated_score_is_drawn_with_a_propensity_of_a_millionth_less_than_certainty():
+    labeller, assigner = module.fit_construction(RATINGS, protocol=SMALL, device="cpu")
+    with torch.no_grad():
+        assigner.user[:, 0] = 1e3
+        assigner.user[:, 1:] = 0
+        assigner.item[:, 0] = torch.where(torch.arange(N_ITEMS) % 2 == 0, 1e3, -1e3)
+    made = study(networks=module.ConstructionNetworks(labeller, assigner))
+    x, _, e = everything(made)
+    np.testing.assert_array_equal(e, np.where(x[:, 1] % 2 == 0, 1 - 1e-6, 1e-6))
+    assert made.train.propensity.min() == 1e-6 == pytest.approx(1 - made.train.propensity.max())
+    assert (made.train.t == (made.train.x[:, 1] % 2 == 0)).mean() > 0.99
+
+
 def test_treatment_is_drawn_with_the_mf_score_and_the_log_shows_its_outcomes(large):
     t, e = large.train.t, large.train_truth.propensity
     assert e.std() > 0.1
