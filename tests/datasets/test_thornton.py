@@ -268,7 +268,7 @@ def test_doses_add_up(sample):
 
 
 def test_study_refuses_no_seeds(trial):
-    with pytest.raises(InputError, match="seeds: expected at least 1, found 0"):
+    with pytest.raises(InputError, match="seeds: expected a whole number >= 1, found 0"):
         cash_targeting.cash_study(tidy_cash_trial(trial.raw), seeds=0)
 
 
