@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.checks import check_number, check_seed
-from cfmtl_lib.datasets import readers
 from cfmtl_lib.datasets.catalog import CATALOG, LARGEST_COUNT, content_fingerprint, find_file
-from cfmtl_lib.errors import RatingsError, UnknownNameError, check_choice
+from cfmtl_lib.datasets.tables import readers
+from cfmtl_lib.datasets.tables.arguments import check_columns, check_text_options, table_path
+from cfmtl_lib.errors import RatingsError, check_choice
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,24 +132,29 @@ class Ratings:
 
 
 def load_ratings(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] | pd.DataFrame | Any,
     data_dir: str | os.PathLike[str] | None = None,
     *,
     threshold: float | None = None,
     seed: int = 0,
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str | int] | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
+    decimal: str = ".",
     download: bool = True,
     on_duplicates: str = "last",
 ) -> Ratings:
-    r"""Load a public data set by name, or any table of ratings by path.
+    r"""Load a public data set by name, or any table of ratings: a file or a dataframe.
 
     Parameters
     ----------
-    name_or_path : str or path
+    name_or_path : str, path or dataframe
         ``"ml-1m"``, ``"yelp"``, ``"kuairec"``, or the path of a table: CSV, TSV, ``::``-separated
-        or Parquet, with or without a header. Columns are user, item, rating by name if the header
-        has these names, else the first three. Ids may be numbers or text; they are re-indexed
-        densely in sorted order. A path is not checked against the catalog.
+        or Parquet, plain or packed (gzip, bzip2, xz, zip), with or without a header. Columns with a name are
+        found by it, whatever their order: user, item and rating, or usual other names such as ``userId``,
+        ``ISBN``, ``stars``. A table without a header has user, item and rating first. A dataframe is one of
+        pandas, polars or pyarrow. Ids may be whole numbers or texts; they are re-indexed densely in sorted
+        order. A table is not checked against the catalog.
     data_dir : path, optional
         Official file of a named data set, or the folder that holds it. The folder may also hold the archive,
         opened or not. If left out, the file comes from the user's cache, and is downloaded into it if need
@@ -156,11 +162,18 @@ def load_ratings(
     threshold : float, optional
         Rating above which the outcome of a pair is 1, in the units of the rating. The default is that of the
         data set: 3 for the stars of ml-1m and yelp, 0.6 for the watch ratio of kuairec. For a table it is 3,
-        which fits stars from 1 to 5; any other scale needs its own threshold.
+        which fits stars from 1 to 5. Any other scale needs its own threshold, and a warning says so.
     seed : int
         Seed of the draw of the 20 % of KuaiRec that count as observed; no effect on other data.
-    columns : sequence of 3 str, optional
-        Names of the columns with user, item and rating, for a table with a header.
+    columns : sequence of 3 str or int, optional
+        Names, or positions from 0, of the columns with user, item and rating of a table.
+    encoding : str, optional
+        Encoding of a text file, such as ``"gb18030"`` or ``"cp1252"``. By default that of the mark at its
+        start (UTF-8, UTF-16, UTF-32), else UTF-8.
+    separator : str, optional
+        Separator of the fields of a text file; found out by default.
+    decimal : {".", ","}
+        Sign of a decimal in the ratings of a text file.
     download : bool
         Whether a named data set may be downloaded.
     on_duplicates : {"last", "first", "error"}
@@ -171,10 +184,17 @@ def load_ratings(
     -------
     Ratings
 
+    Warns
+    -----
+    UserWarning
+        If pairs are repeated. Also if fewer than 1 % or more than 99 % of the ratings are above the threshold.
+        Also if the threshold of a table is left out, and a rating lies outside 0 to 5.
+
     Raises
     ------
     RatingsError
-        If the file is missing, damaged, malformed, or not the one that the name stands for.
+        If the file is missing, damaged, malformed, or not the one that the name stands for. Also if columns
+        cannot be told by their names, or ids are such that digits may have been lost.
     UnknownNameError
         If the name is neither a data set nor a path.
 
@@ -183,7 +203,7 @@ def load_ratings(
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "mine.csv")
-    ...     _ = path.write_text("user,item,rating\nann,tea,5\nbob,tea,2\nann,pie,4\n")
+    ...     _ = path.write_text("Stars,userId,item\n5,ann,tea\n2,bob,tea\n4,ann,pie\n")
     ...     ratings = load_ratings(path)
     >>> ratings
     Ratings('mine': 3 ratings, 2 users x 2 items, 66.7 % above 3)
@@ -191,16 +211,18 @@ def load_ratings(
     ['tea', 'tea', 'pie']
     """
     check_choice("on_duplicates", on_duplicates, ("last", "first", "error"))
+    check_text_options(separator, decimal)
     seed = check_seed(seed)
     if threshold is not None:
         threshold = check_number(threshold, "threshold")
     fingerprint = ""
     if isinstance(name_or_path, str) and name_or_path in CATALOG:
         entry = CATALOG[name_or_path]
-        if columns is not None:
-            raise RatingsError(
-                "columns", expected=f"None for {entry.name!r}, whose format is known", found=repr(columns)
-            )
+        for option, value in (("columns", columns), ("encoding", encoding), ("separator", separator)):
+            if value is not None:
+                raise RatingsError(
+                    option, expected=f"None for {entry.name!r}, whose format is known", found=repr(value)
+                )
         label, share, default = entry.name, entry.observed_share, entry.threshold
         user, item, rating = readers.read_official(find_file(entry, data_dir, download), entry)
         if entry.first_id is not None:
@@ -211,12 +233,16 @@ def load_ratings(
             user, user_ids, n_users = _reindex(pd.Series(user))
             item, item_ids, n_items = _reindex(pd.Series(item))
     else:
-        path = _table_path(name_or_path, data_dir)
-        label, share, default, entry = path.stem, 1.0, 3.0, None
-        frame = readers.read_table(path, _check_columns(columns))
-        rating = readers.numbers(frame["rating"], f"{path}, column rating")
-        for column in ("user", "item"):
-            _check_labels(frame[column], f"{path}, column {column}")
+        share, default, entry = 1.0, 3.0, None
+        wanted = check_columns(columns)
+        if isinstance(name_or_path, str | os.PathLike):
+            path = table_path(name_or_path, data_dir)
+            label = path.name.removesuffix("".join(path.suffixes[-2:])) if _packed(path) else path.stem
+            frame = readers.read_table(path, wanted, encoding=encoding, separator=separator, decimal=decimal)
+        else:
+            label = "ratings"
+            frame = readers.table_of(name_or_path, wanted, label)
+        rating = frame["rating"].to_numpy()
         user, user_ids, n_users = _reindex(frame["user"])
         item, item_ids, n_items = _reindex(frame["item"])
 
@@ -230,7 +256,7 @@ def load_ratings(
     if entry is not None and entry.first_id:
         # The published fingerprint of MovieLens is that of its own ids, from 1.
         fingerprint = content_fingerprint(user + entry.first_id, item + entry.first_id, rating)
-    return Ratings(
+    ratings = Ratings(
         user=user,
         item=item,
         rating=rating,
@@ -242,66 +268,46 @@ def load_ratings(
         user_ids=user_ids,
         item_ids=item_ids,
     )
+    doubt = threshold_doubt(ratings, is_default=threshold is None and entry is None)
+    if doubt:
+        warnings.warn(doubt, UserWarning, stacklevel=2)
+    return ratings
+
+
+def threshold_doubt(ratings: Ratings, *, is_default: bool) -> str:
+    """Say why the threshold may not fit the ratings; an empty text if nothing speaks against it.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    is_default : bool
+        Whether the threshold is the default of tables, which fits stars from 1 to 5.
+
+    Examples
+    --------
+    >>> watched = Ratings([0, 0, 1], [0, 1, 1], [0.2, 1.4, 0.9], n_users=2, n_items=2)
+    >>> threshold_doubt(watched, is_default=True)
+    'ratings: 0 % of 3 ratings are above the threshold 3; they go from 0.2 to 1.4. Pass another.'
+    """
+    share, low, high = ratings.outcome.mean(), ratings.rating.min(), ratings.rating.max()
+    if 0.01 <= share <= 0.99 and not (is_default and (low < 0 or high > 5)):
+        return ""
+    return (
+        f"{ratings.name}: {100 * share:.3g} % of {len(ratings):,} ratings are above the threshold "
+        f"{ratings.threshold:g}; they go from {low:g} to {high:g}. Pass another."
+    )
 
 
 def _shifted_labels(count: int, first_id: int) -> NDArray[np.int64] | None:
     return np.arange(first_id, first_id + count) if first_id else None
 
 
-def _table_path(name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None) -> Path:
-    path = Path(data_dir or "").expanduser() / Path(name_or_path).expanduser()
-    if path.is_file():
-        return path
-    known = ", ".join(map(repr, CATALOG))
-    is_name = isinstance(name_or_path, str) and not (
-        os.sep in name_or_path or "/" in name_or_path or path.suffix.lower() in readers.TABLE_SUFFIXES
-    )
-    if is_name and not path.exists():
-        raise UnknownNameError(
-            "name_or_path",
-            expected=f"one of {known}, or the path of a table with user, item and rating",
-            found=repr(name_or_path),
-        )
-    raise RatingsError(
-        str(path),
-        expected="a file",
-        found="a folder" if path.is_dir() else "no such file",
-        advice=f"Pass the path of a table, or a name ({known}) with its folder as data_dir.",
-    )
-
-
-def _check_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
-    if columns is None:
-        return None
-    names = () if isinstance(columns, str) else tuple(columns)
-    if len(set(names)) != 3 or len(names) != 3 or not all(isinstance(name, str) for name in names):
-        raise RatingsError(
-            "columns", expected="three different names: user, item, rating", found=repr(columns)
-        )
-    return names
-
-
-def _check_labels(series: pd.Series, subject: str) -> None:
-    """Raise at the first id that is missing or a negative number."""
-    missing = np.flatnonzero(series.isna().to_numpy())
-    if missing.size:
-        raise RatingsError(subject, expected="an id", found="a missing value", row=int(missing[0]))
-    if pd.api.types.is_numeric_dtype(series.dtype):
-        negative = np.flatnonzero((series < 0).to_numpy())
-        if negative.size:
-            raise RatingsError(
-                subject,
-                expected="ids >= 0",
-                found=str(series.iloc[int(negative[0])]),
-                row=int(negative[0]),
-                advice="Negative ids often stand for missing values: drop these rows, or use text ids.",
-            )
+def _packed(path: Path) -> bool:
+    return path.suffix.lower() in (".gz", ".bz2", ".xz", ".zip") and len(path.suffixes) > 1
 
 
 def _reindex(series: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any] | None, int]:
     """Return dense ids in sorted order of the labels, the labels (None if unchanged), and their number."""
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        series = series.astype(series.cat.categories.dtype)  # else the order would be that of the categories
     codes, uniques = pd.factorize(series, sort=True)
     labels = np.asarray(uniques)
     if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):

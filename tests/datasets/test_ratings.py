@@ -14,9 +14,10 @@ import pandas as pd
 import pooch
 import pytest
 
-from cfmtl_lib.datasets import catalog, readers
+from cfmtl_lib.datasets import catalog
 from cfmtl_lib.datasets.catalog import CATALOG, content_fingerprint, git_blob_id
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
+from cfmtl_lib.datasets.tables import readers
 from cfmtl_lib.errors import RatingsError, UnknownNameError
 
 ML1M = [(1, 1, 5), (1, 3, 3), (2, 4, 4), (3, 1, 1), (3, 4, 2)]
@@ -385,7 +386,7 @@ TABLES = {
     "plain.csv": "b,9,5\na,9,1\nb,-x,4\n",
     "tabs.tsv": "rating\tuser\titem\n5\tb\t9\n1\ta\t9\n4\tb\t-x\n",
     "colons.dat": "b::9::5::0\na::9::1::0\n\nb::-x::4::0\n",
-    "other-names.csv": '"person","thing","stars","when"\n"b",9,5,"2020, May"\n"a",9,1,\n"b",-x,4,\n',
+    "other-names.csv": '"Reviewer ID","ISBN","stars","when"\n"b",9,5,"2020, May"\n"a",9,1,\n"b",-x,4,\n',
     "bom.txt": "\ufeffrating user item\r\n5 b 9\r\n1 a 9\r\n4 b -x\r\n",
 }
 
@@ -422,15 +423,12 @@ def test_dense_ids_stay_and_gaps_close_in_numeric_order(tmp_path):
 
 
 def test_columns_by_name_and_a_path_relative_to_data_dir(tmp_path):
-    write(tmp_path / "t.csv", "user_id,item_id,timestamp,rating\n7,8,99,5\n")
+    write(tmp_path / "t.csv", "user_id,item_id,timestamp,rating\n7,8,99,5\n7,9,99,5\n6,8,99,1\n")
     ratings = load_ratings("t.csv", tmp_path, columns=("user_id", "item_id", "rating"))
-    assert ratings.rating.tolist() == [5]
-    # Without columns the third would be taken although a later one is called rating.
-    with pytest.raises(
-        RatingsError, match="expected columns user, item, rating, or these as the first three"
-    ):
-        load_ratings("t.csv", tmp_path)
-    with pytest.raises(RatingsError, match="a column named 'who', found the columns user_id, item_id"):
+    assert ratings.rating.tolist() == [5, 5, 1]
+    # Not the third, although it is one of the first three.
+    assert load_ratings("t.csv", tmp_path).rating.tolist() == [5, 5, 1]
+    with pytest.raises(RatingsError, match="a column named 'who', found the columns 'user_id', 'item_id'"):
         load_ratings("t.csv", tmp_path, columns=("who", "item_id", "rating"))
     with pytest.raises(RatingsError, match="columns: expected three different names"):
         load_ratings("t.csv", tmp_path, columns=("user_id", "rating"))
@@ -456,7 +454,7 @@ def test_columns_by_name_and_a_path_relative_to_data_dir(tmp_path):
         ("t.csv", "1,2,3\n1,-1,3\n", r"column item: expected ids >= 0, found -1 \(first at row 1\)"),
         ("t.csv", 'a,b,3\n"c,d,3\n', "expected 3 fields|a table of ratings"),
         ("t.parquet", "no parquet", "expected a Parquet file"),
-        ("t.zip", "PK", "found a zip archive. Unpack it"),
+        ("t.zip", "PK", "expected a complete zip archive, found"),
     ],
 )
 def test_tables_refused(tmp_path, name, text, message):
@@ -481,15 +479,15 @@ def test_a_parquet_file_without_rows_or_with_missing_values(tmp_path):
 
 
 def test_duplicates_keep_last_first_or_are_an_error(tmp_path):
-    path = write(tmp_path / "t.csv", "user,item,rating\nu,i,1\nv,i,2\nu,i,3\nu,i,5\n")
+    path = write(tmp_path / "t.csv", "user,item,rating\nu,i,1\nv,i,4\nu,i,3\nu,i,2\n")
     message = r"t: 2 of 4 rows repeat a \(user, item\) pair; kept the {} rating of each, 2 rows"
     with pytest.warns(UserWarning, match=message.format("last")) as caught:
         ratings = load_ratings(path)
     assert caught[0].filename == __file__
-    assert (ratings.pairs.tolist(), ratings.rating.tolist()) == ([[1, 0], [0, 0]], [2, 5])
+    assert (ratings.pairs.tolist(), ratings.rating.tolist()) == ([[1, 0], [0, 0]], [4, 2])
     with pytest.warns(UserWarning, match=message.format("first")):
         ratings = load_ratings(path, on_duplicates="first")
-    assert ratings.rating.tolist() == [1, 2]
+    assert ratings.rating.tolist() == [1, 4]
     with pytest.raises(RatingsError, match=r"pair once, found 2 repeats \(first at row 2\)"):
         load_ratings(path, on_duplicates="error")
     with pytest.raises(UnknownNameError, match="on_duplicates: expected one of 'last', 'first', 'error'"):
