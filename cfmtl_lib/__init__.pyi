@@ -38,6 +38,7 @@ from .errors import (
     RatingsError as RatingsError,
     ResultsError as ResultsError,
     StudyError as StudyError,
+    UnitWarning as UnitWarning,
     UnknownNameError as UnknownNameError,
 )
 from .estimators.base import LogEstimator as LogEstimator, StrataEstimator as StrataEstimator

@@ -1,7 +1,8 @@
-"""Checks of arguments: counts, seeds, numbers, flags, and one number for each row.
+"""Checks of single arguments: counts, seeds, numbers and flags.
 
 Every check returns the argument in one type, or raises :class:`~cfmtl_lib.errors.InputError`. Booleans are no
-numbers, and a text that looks like a number is none either.
+numbers, and a text that looks like a number is none either. Arguments with a value for each row are checked
+in :mod:`cfmtl_lib.logs.row_arguments`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,10 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from numbers import Real
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from cfmtl_lib.errors import InputError, refuse_rows
+from cfmtl_lib.errors import InputError
 
 LARGEST_SEED = 2**32 - 1
 """Largest seed; scikit-learn takes no larger one."""
@@ -204,7 +202,7 @@ def check_number(
     if not math.isfinite(number) or below or above:
         raise InputError(
             subject,
-            expected=_interval(low, high, low_open, high_open),
+            expected=interval(low, high, low_open, high_open),
             found=describe(value),
             advice=advice,
         )
@@ -227,7 +225,14 @@ def real_number(value: object) -> float:
         return math.nan
 
 
-def _interval(low: float, high: float, low_open: bool, high_open: bool) -> str:
+def interval(low: float, high: float, low_open: bool = False, high_open: bool = False) -> str:
+    """Describe a number within bounds, ends of which may be infinite.
+
+    Examples
+    --------
+    >>> interval(0, 1), interval(0, math.inf)
+    ('a number in [0, 1]', 'a finite number >= 0')
+    """
     if math.isfinite(low) and math.isfinite(high):
         return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
     bounds = [f" {'>' if low_open else '>='} {low:g}"] if math.isfinite(low) else []
@@ -246,135 +251,6 @@ def check_level(level: object, subject: str = "level") -> float:
     number = real_number(level)
     advice = f"Pass {number / 100:g} for {number:g} %." if 1 < number < 100 else ""
     return check_number(level, subject, low=0, high=1, low_open=True, high_open=True, advice=advice)
-
-
-def as_numbers(values: Any, subject: str, *, booleans: bool = False) -> NDArray[np.float64]:
-    """Return numbers as float64, of any shape; NaN and infinity are left to the caller.
-
-    Arrays of objects may hold numbers, ``Decimal`` and ``Fraction``; None counts as NaN. With ``booleans``,
-    True counts as 1 and False as 0.
-
-    Raises
-    ------
-    InputError
-        If entries are masked, or are no real numbers: text, complex numbers, dates, booleans.
-
-    Examples
-    --------
-    >>> as_numbers([Decimal("0.5"), 2], "reward").tolist()
-    [0.5, 2.0]
-    """
-    array = as_array(values, subject)
-    expected = "numbers"
-    if array.dtype == object:
-        flat = [
-            math.nan if entry is None or entry is pd.NA else _entry(entry, booleans) for entry in array.flat
-        ]
-        wrong = [k for k, entry in enumerate(flat) if entry is None]
-        if wrong:
-            found = describe(array.flat[wrong[0]])
-            row = int(np.unravel_index(wrong[0], array.shape)[0]) if array.ndim else None
-            raise InputError(subject, expected=expected, found=found, row=row)
-        return np.array(flat, dtype=np.float64).reshape(array.shape)
-    if array.dtype.kind not in ("biuf" if booleans else "iuf"):
-        raise InputError(
-            subject,
-            expected=expected,
-            found=f"dtype {array.dtype}",
-            advice="Convert it: astype(float)." if array.dtype.kind in "bUS" else "",
-        )
-    with np.errstate(over="ignore"):
-        return array.astype(np.float64)
-
-
-def _entry(entry: object, booleans: bool) -> float | None:
-    if isinstance(entry, bool | np.bool_):
-        return float(entry) if booleans else None
-    return real_number(entry) if isinstance(entry, Real | Decimal) else None
-
-
-def as_array(values: Any, subject: str) -> NDArray:
-    """Return an array; refuse masked entries, ragged lists and what is no array at all.
-
-    Raises
-    ------
-    InputError
-        If it cannot be used.
-    """
-    if isinstance(values, np.ma.MaskedArray):
-        if np.ma.getmaskarray(values).any():
-            row = int(np.argwhere(np.ma.getmaskarray(values))[0][0]) if values.ndim else None
-            raise InputError(
-                subject,
-                expected="a value in each row",
-                found="a masked entry",
-                row=row,
-                advice="Fill or drop masked entries first: values.filled(...).",
-            )
-        values = values.data
-    if values is None or isinstance(values, str | bytes | dict | set | frozenset):
-        raise InputError(subject, expected="an array", found=describe(values))
-    try:
-        return np.asarray(values)
-    except Exception as problem:  # ragged lists, and whatever a foreign __array__ raises
-        raise InputError(
-            subject, expected="an array", found=f"{describe(values)}, which makes none ({problem})"
-        ) from None
-
-
-def check_rows(
-    values: Any,
-    subject: str,
-    n: int | None = None,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    booleans: bool = False,
-    advice: str = "",
-) -> NDArray[np.float64]:
-    """Return one finite number for each row as float64.
-
-    Parameters
-    ----------
-    values : array_like of shape (n,), float
-        Numbers.
-    subject : str
-        Name of the argument in errors.
-    n : int, optional
-        Number of rows; any if left out.
-    low, high : float
-        Bounds of the numbers, both included.
-    booleans : bool
-        True to accept True as 1 and False as 0.
-    advice : str
-        Next step for the reader of an error about a row.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
-
-    Raises
-    ------
-    InputError
-        If the shape is wrong, or an entry is no finite number within the bounds; it names the first row.
-
-    Examples
-    --------
-    >>> check_rows([0.2, float("nan")], "score", 2)
-    Traceback (most recent call last):
-    ...
-    cfmtl_lib.errors.InputError: score: expected finite numbers, found nan (first at row 1).
-    """
-    numbers = as_numbers(values, subject, booleans=booleans)
-    if numbers.ndim != 1 or (n is not None and len(numbers) != n):
-        raise InputError(
-            subject, expected=f"shape ({'n' if n is None else n},)", found=f"shape {numbers.shape}"
-        )
-    bounds = _interval(low, high, False, False).removeprefix("a ").replace("number", "numbers")
-    with np.errstate(invalid="ignore"):
-        wrong = ~(np.isfinite(numbers) & (numbers >= low) & (numbers <= high))
-    refuse_rows(subject, wrong, expected=bounds, found=numbers, advice=advice)
-    return numbers
 
 
 def check_jobs(n_jobs: object, subject: str = "n_jobs") -> int:

@@ -53,6 +53,10 @@ def _rebuild(
     return kind(subject, expected=expected, found=found, row=row, advice=advice)
 
 
+class UnitWarning(UserWarning):
+    """Cost and value of a conversion that do not look as if they were in one unit."""
+
+
 class LogError(InputError):
     """An incentive log that cannot be used (shapes, values, an empty arm)."""
 
@@ -134,5 +138,6 @@ def refuse_rows(
         row = int(rows[0])
         if not isinstance(found, str):
             value = np.asarray(found)[row]
-            found = repr(value.item() if isinstance(value, np.generic) else value)
+            text = repr(value.item() if isinstance(value, np.generic) else value)
+            found = text if len(text) <= 80 else f"{text[:77]}..."
         raise error(subject, expected=expected, found=found, row=row, advice=advice)

@@ -120,48 +120,6 @@ def test_a_level_in_percent_is_refused_with_the_share():
         checks.check_level(95)
 
 
-@pytest.mark.parametrize(
-    ("values", "found"),
-    [
-        (["1", "2"], "dtype <U1"),
-        ([1 + 0j, 2], "dtype complex128"),
-        ([True, False], "dtype bool"),
-        ([object(), 1], "object"),
-        (np.array(["2024-01-01"] * 2, dtype="M8[D]"), r"dtype datetime64\[D\]"),
-        (np.ma.array([1.0, 2.0], mask=[False, True]), r"a masked entry \(first at row 1\)"),
-        ([[1.0], [1.0, 2.0]], "makes none"),
-        ([[1.0, 2.0]], r"shape \(1, 2\)"),
-        ([1.0], r"shape \(1,\)"),
-        ([1.0, np.inf], r"inf \(first at row 1\)"),
-        ([1.0, None], r"nan \(first at row 1\)"),
-        (np.array([1, 1 << 4000], dtype=object), r"inf \(first at row 1\)"),
-        ("ab", "'ab'"),
-        (None, "None"),
-        ({0: 1.0, 1: 2.0}, "0: 1.0"),
-    ],
-)
-def test_rows_that_are_no_numbers_are_refused(values, found):
-    with pytest.raises(cf.InputError, match=f"^score: expected .*found .*{found}"):
-        checks.check_rows(values, "score", 2)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [1, 2],
-        np.array([1, 2], dtype=np.uint8),
-        pd.Series([1.0, 2.0]),
-        pd.Series([1, 2], dtype="Int64"),
-        np.array([Decimal(1), Fraction(2)], dtype=object),
-        np.ma.array([1.0, 2.0], mask=[False, False]),
-        (1.0, 2.0),
-    ],
-)
-def test_rows_of_numbers_become_float64(values):
-    found = checks.check_rows(values, "score", 2)
-    assert found.dtype == np.float64 and found.tolist() == [1.0, 2.0]
-
-
 def test_flags_are_booleans_only():
     assert checks.check_flag(np.True_, "frozen") is True
     with pytest.raises(cf.InputError, match="frozen: expected True or False, found 'no'"):

@@ -13,7 +13,8 @@ from cfmtl_lib.checks import check_count, check_seed
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
-from cfmtl_lib.policy.rewards import check_policy, stratum_rewards
+from cfmtl_lib.policy.arguments import check_policy
+from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.strata import POTENTIAL_OUTCOMES, draw_strata, observe
 
 N_FEATURES = 5

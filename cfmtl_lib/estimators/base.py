@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood
+from cfmtl_lib.logs.alignment import index_of
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.logs.validation import outcome_columns
+from cfmtl_lib.policy.arguments import check_costs
 from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 
@@ -29,6 +32,11 @@ def as_log(
     if y is not None:
         raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
     return x
+
+
+def labels_of(x: IncentiveLog | FeatureRows) -> pd.Index | None:
+    """Return the labels of the rows of x, which a Series beside it has to match."""
+    return x.index if isinstance(x, IncentiveLog) else index_of(x)
 
 
 class LogEstimator(BaseEstimator):
@@ -162,7 +170,8 @@ class StrataEstimator(LogEstimator):
         self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """Predict the expected reward from the strata; see :meth:`LogEstimator.predict_reward`."""
-        return expected_reward(self.predict_strata(x), scenario, cost)
+        p = self.predict_strata(x)
+        return expected_reward(p, scenario, check_costs(cost, len(p), index=labels_of(x)))
 
     def predict_proba(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict strata probabilities, under scikit-learn's name for :meth:`predict_strata`."""

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.estimators.base import LogEstimator, as_log
+from cfmtl_lib.estimators.base import LogEstimator, as_log, labels_of
 from cfmtl_lib.estimators.likelihood import outcome_log_likelihood
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
@@ -25,7 +25,8 @@ from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.nuisances.choice import FittedMoment, Nuisances, nuisances_of
 from cfmtl_lib.nuisances.moments import MOMENTS
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
-from cfmtl_lib.policy.rewards import SCENARIOS, check_costs, payment_of, reward_of_means
+from cfmtl_lib.policy.arguments import check_costs
+from cfmtl_lib.policy.rewards import SCENARIOS, payment_of, reward_of_means
 from cfmtl_lib.protocol import PAPER
 
 
@@ -200,7 +201,7 @@ class Naive(MomentEstimator, method="Naive"):
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
         response = self.predict_moment(x, "converted_treated")
-        return response - check_costs(cost, len(response))
+        return response - check_costs(cost, len(response), index=labels_of(x))
 
 
 class OR(MomentEstimator, method="OR"):
@@ -220,7 +221,7 @@ class OR(MomentEstimator, method="OR"):
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
         cate = self.predict_cate(x)
-        costs = check_costs(cost, len(cate))
+        costs = check_costs(cost, len(cate), index=labels_of(x))
         return (1 + costs) * cate - costs
 
 
@@ -257,6 +258,7 @@ class ORNet(OR, method="OR-net"):
             self.predict_moment(x, "converted_untreated"),
             self.predict_moment(x, payment_of(scenario).moment),
             cost,
+            index=labels_of(x),
         )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import joblib
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cfmtl_lib.checks import check_count
 from cfmtl_lib.datasets.catalog import CATALOG
@@ -19,6 +21,7 @@ from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.experiments.methods import fit_methods
+from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.engine_log import engines_inside, note_engines
@@ -360,3 +363,12 @@ def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ..
     ('code', 'text')
     """
     return tuple(known) if check_choice(subject, value, (*known, "both")) == "both" else (value,)
+
+
+def paper_policy(reward: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Treat the largest positive rewards within the published budget.
+
+    Pairs of a study are in random order already. So the first of equal rewards are taken, as in the published
+    tables.
+    """
+    return allocate(reward, PAPER.budget, ties="first")

@@ -56,8 +56,8 @@ def aligned_values(
     Raises
     ------
     InputError
-        If there is not one value for each row, a value is masked, or labels do not agree with those of the
-        rows; the class is ``error``.
+        If there is not one value for each row, or a value is masked. Also if labels do not agree with those
+        of the rows. The class is ``error``.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def aligned_values(
     """
     column = _as_series(value)
     if column is None:
-        values = _as_array(subject, value, error)
+        values = as_array(subject, value, error)
     else:
         if index_of(value) is not None and len(column) == n:
             order = row_order(subject, column.index, index, n, error=error)
@@ -302,7 +302,14 @@ def _as_series(value: Any) -> pd.Series | None:
     return pd.Series(pd.arrays.ArrowExtensionArray(pa.chunked_array([column.to_arrow()])))
 
 
-def _as_array(subject: str, value: Any, error: type[InputError]) -> NDArray:
+def as_array(subject: str, value: Any, error: type[InputError] = InputError) -> NDArray:
+    """Return an array of what has no labels; refuse sparse and masked ones, and what makes no array.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used; the class is ``error``.
+    """
     if issparse(value):
         raise error(subject, expected="a dense array", found="a sparse one", advice="Pass .toarray().")
     if isinstance(value, np.ma.MaskedArray):

@@ -341,8 +341,14 @@ be collected that was not given: check how t and c were joined.
         return self.n_users, self.n_items
 
     def clusters(self, given: ArrayLike | None = None) -> ArrayLike | None:
-        """Return the labels given, or the log's own; None if there are neither and rows are independent."""
-        return self.cluster if given is None else given
+        """Return the labels given, or the log's own; None if there are neither and rows are independent.
+
+        Raises
+        ------
+        LogError
+            If there is not one label for each row, or the labels of a Series are not those of the log.
+        """
+        return self.cluster if given is None else checked_labels(given, len(self), self.index, "clusters")
 
     @property
     def cell(self) -> NDArray[np.int8]:

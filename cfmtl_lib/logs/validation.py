@@ -133,11 +133,20 @@ def outcome_columns(
     return t, c, converted
 
 
-def checked_labels(value: ArrayLike, n: int, index: pd.Index | None = None) -> NDArray:
+def checked_labels(
+    value: ArrayLike, n: int, index: pd.Index | None = None, subject: str = "cluster"
+) -> NDArray:
     """Return labels of n rows; check that none is missing."""
-    labels = aligned_values("cluster", value, index, n, error=LogError)
+    labels = aligned_values(subject, value, index, n, error=LogError)
     missing = pd.isna(labels)
-    refuse_rows("cluster", missing, expected="a label for each row", found="none", error=LogError)
+    refuse_rows(
+        subject,
+        missing,
+        expected="a label for each row",
+        found="none",
+        advice="Give rows of unknown label one of their own.",
+        error=LogError,
+    )
     return labels
 
 

@@ -14,15 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.checks import describe, real_number
+from cfmtl_lib.checks import check_flag, check_number, describe, real_number
 from cfmtl_lib.errors import InputError, refuse_rows
+from cfmtl_lib.logs.alignment import common_index
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import LogRows
+from cfmtl_lib.logs.row_arguments import numbers_by_row
 from cfmtl_lib.strata import strata_from_moments
 
 FAMILIES = ("OR", "IPS", "DR")
@@ -86,7 +89,7 @@ def check_clip_bounds(bounds: object, subject: str = "propensity_clip") -> tuple
     numbers = [real_number(bound) for bound in bounds] if isinstance(bounds, tuple | list) else []
     if len(numbers) != 2 or not 0 < numbers[0] < numbers[1] < 1:
         raise InputError(
-            subject, expected="two numbers (low, high), 0 < low < high < 1", found=describe(bounds)
+            subject, expected="0 < low < high < 1", found=describe(bounds), advice="Pass (low, high)."
         )
     return numbers[0], numbers[1]
 
@@ -110,11 +113,13 @@ class LogNuisances:
         :math:`\tau(x) = P(C{=}1,Y{=}1|T{=}1,x)`.
     propensity_is_known : bool
         Whether the assignment was designed. Known propensities are never clipped by default.
+    index : pandas.Index, optional
+        Labels of the rows; those of the Series that the nuisances are made of if left out.
 
     Raises
     ------
     InputError
-        If shapes differ, a value is not finite, or a propensity lies outside [0, 1].
+        If shapes or labels differ, or a value is missing or lies outside [0, 1].
     """
 
     propensity: NDArray[np.float64]
@@ -123,29 +128,41 @@ class LogNuisances:
     collected_treated: NDArray[np.float64]
     collected_and_converted_treated: NDArray[np.float64]
     propensity_is_known: bool = False
+    index: pd.Index | None = None
 
     def __post_init__(self) -> None:
-        n = len(np.atleast_1d(np.asarray(self.propensity)))
-        for name in ("propensity", *MOMENTS):
-            value = np.asarray(getattr(self, name), dtype=np.float64)
-            if value.shape != (n,):
-                raise InputError(name, expected=f"shape ({n},), as the propensity", found=f"{value.shape}")
-            wrong = ~np.isfinite(value)
-            if name == "propensity":
-                wrong |= (value < 0) | (value > 1)
-            expected = "values in [0, 1]" if name == "propensity" else "finite numbers"
-            refuse_rows(name, wrong, expected=expected, found=value)
-            object.__setattr__(self, name, value)
+        put = object.__setattr__
+        columns = {name: getattr(self, name) for name in ("propensity", *MOMENTS)}
+        if self.index is None:
+            put(self, "index", common_index(columns))
+        n = None
+        for name, column in columns.items():
+            value = numbers_by_row(name, column, n, self.index)
+            n = len(value)
+            refuse_rows(
+                name,
+                (value < -1e-9) | (value > 1 + 1e-9),  # rounding is no mistake
+                expected="values in [0, 1]",
+                found=value,
+                advice="Means of 0/1 outcomes lie in [0, 1]: fit them by a classifier, or clip them.",
+            )
+            put(self, name, value.clip(0.0, 1.0))
+        put(self, "propensity_is_known", check_flag(self.propensity_is_known, "propensity_is_known"))
 
     @classmethod
     def from_means(
         cls, propensity: ArrayLike, means: Mapping[str, ArrayLike], *, propensity_is_known: bool = False
     ) -> Self:
         """Make nuisances from a propensity and the four means by name (:data:`MOMENTS`)."""
-        values = {name: np.asarray(means[name], dtype=np.float64) for name in MOMENTS}
-        return cls(
-            np.asarray(propensity, dtype=np.float64), **values, propensity_is_known=propensity_is_known
-        )
+        missing = [name for name in MOMENTS if name not in means] if isinstance(means, Mapping) else MOMENTS
+        if missing:
+            raise InputError(
+                "means",
+                expected=f"a mapping with {', '.join(MOMENTS)}",
+                found=f"none of {', '.join(missing)}",
+            )
+        values: dict[str, Any] = {name: means[name] for name in MOMENTS}
+        return cls(propensity, **values, propensity_is_known=propensity_is_known)  # type: ignore[arg-type]
 
     of = from_means  # its name in 0.1
 
@@ -153,7 +170,8 @@ class LogNuisances:
         return len(self.propensity)
 
     def clipped(self, low: float, high: float) -> Self:
-        """Return the same nuisances with the propensity clipped to [low, high]."""
+        """Return the same nuisances with the propensity clipped to [low, high], inside [0, 1]."""
+        low, high = check_number(low, "low", low=0, high=1), check_number(high, "high", low=low, high=1)
         return replace(self, propensity=self.propensity.clip(low, high))
 
     def predicted_strata(self) -> NDArray[np.float64]:

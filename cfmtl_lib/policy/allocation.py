@@ -9,8 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError, refuse_rows
-from cfmtl_lib.policy.rewards import check_cost, check_spend
+from cfmtl_lib.checks import check_count, check_seed, describe, real_number
+from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.logs.row_arguments import numbers_by_row, same_rows
+from cfmtl_lib.policy.arguments import check_cost, check_spend
+from cfmtl_lib.policy.ties import TieKeys, highest, in_order, tie_keys
+
+TIES = ("random", "first")
 
 
 def allocate(
@@ -20,6 +25,8 @@ def allocate(
     number: int | None = None,
     money: float | None = None,
     spend: ArrayLike | None = None,
+    ties: str = "random",
+    seed: int = 0,
 ) -> NDArray[np.bool_]:
     """Treat the rows of highest predicted reward, within one budget and only where it is positive.
 
@@ -33,15 +40,23 @@ def allocate(
     number : int, optional
         Largest number of rows.
     money : float, optional
-        Largest sum of ``spend``. Rows are ranked by reward a unit of spend, and taken until the next one
-        does not fit. The loss against the best policy is less than the reward of that row.
+        Largest sum of ``spend``. Rows are ranked by reward a unit of spend. A row that does not fit into the
+        money that is left is passed over for later ones. The loss against the best policy is less than the
+        reward of the first row that does not fit.
     spend : array_like of shape (n,), float >= 0
-        Expected payment of each row, :func:`~cfmtl_lib.policy.rewards.expected_spend`; only with ``money``.
+        Expected payment of each row, :func:`~cfmtl_lib.policy.rewards.expected_spend`; only with ``money``. A
+        Series is matched with the labels of ``reward``.
+    ties : {"random", "first"}
+        Rows that are taken of those with equal rewards. "random" draws them by the seed, from the labels of a
+        Series or else the positions. "first" takes those that come first. Use it only if the order of rows
+        says nothing about outcomes.
+    seed : int
+        Seed of the draw among ties.
 
     Returns
     -------
     ndarray of shape (n,), bool
-        True for the rows to treat. Ties at the threshold go to the rows that come first.
+        True for the rows to treat, in the order of ``reward``.
 
     Raises
     ------
@@ -53,36 +68,86 @@ def allocate(
     >>> allocate([0.3, -0.1, 0.9, 0.2], budget=0.5).tolist()
     [True, False, True, False]
     >>> allocate([0.3, -0.1, 0.9, 0.2], money=1.0, spend=[0.2, 0.1, 0.9, 0.3]).tolist()
-    [True, False, False, False]
+    [True, False, False, True]
     """
-    values = _checked_rewards(reward)
-    check_one_budget(budget, number, money)
-    if (spend is None) != (money is None):
-        raise InputError("spend", expected="given with money, and only then", found="one without the other")
-    if money is not None:
-        return _by_money(values, check_cost(money, "money"), check_spend(spend, values.shape))
-    n_treated = min(most_treated(len(values), budget, number), int((values > 0).sum()))
-    if n_treated == 0:
-        return np.zeros(len(values), dtype=bool)
-    # A threshold found without sorting takes a tenth of the time.
-    least = np.partition(values, len(values) - n_treated)[len(values) - n_treated]
-    treat = values > least
-    treat[np.flatnonzero(values == least)[: n_treated - int(treat.sum())]] = True
-    return treat
-
-
-def _by_money(values: NDArray[np.float64], money: float, spends: NDArray[np.float64]) -> NDArray[np.bool_]:
+    values = numbers_by_row("reward", reward)
+    check_one_budget(budget, number, money, spend)
+    n, keys = len(values), keys_of(reward, ties, seed)
+    if money is None:
+        n_treated = min(most_treated(n, budget, number), int((values > 0).sum()))
+        return highest(values, n_treated, keys)
+    amount = check_cost(money, "money")
+    spends = check_spend(same_rows("spend", spend, reward), values.shape)
     wanted = np.flatnonzero(values > 0)
-    with np.errstate(divide="ignore"):  # what costs nothing comes first
-        order = wanted[np.argsort(-(values[wanted] / spends[wanted]), kind="stable")]
-    treat = np.zeros(len(values), dtype=bool)
-    treat[order[within(spends[order], money)]] = True
+    with np.errstate(divide="ignore", over="ignore"):  # what costs nothing comes first
+        slope = values[wanted] / spends[wanted]
+    order = wanted[in_order(-slope, lambda: keys()[wanted])]
+    treat = np.zeros(n, dtype=bool)
+    treat[order[affordable(spends[order], amount)]] = True
     return treat
 
 
-def within(payments: NDArray[np.float64], money: float) -> NDArray[np.bool_]:
-    """Mark the payments, made in this order, that the money suffices for; sums are allowed to round."""
-    return np.cumsum(payments) <= money * (1 + 1e-12)
+def keys_of(rows: ArrayLike, ties: str, seed: int) -> TieKeys:
+    """Return the function of the numbers by which equal rows are ordered: at random, or as they come."""
+    n, seed = len(rows), check_seed(seed)  # type: ignore[arg-type]
+    if check_choice("ties", ties, TIES) == "first":
+        return lambda: np.arange(n, dtype=np.uint64)
+    return lambda: tie_keys(n, seed, rows)
+
+
+def affordable(
+    payments: NDArray[np.float64], money: float, following: NDArray[np.intp] | None = None
+) -> NDArray[np.bool_]:
+    """Mark the payments that are made, in this order, passing over each that does not fit in what is left.
+
+    It marks what the plain loop does, with sums that are allowed to round by 1e-12 of the money.
+
+    Parameters
+    ----------
+    payments : ndarray of shape (m,), float64
+        Payments >= 0.
+    money : float
+        Amount to spend.
+    following : ndarray of shape (m,), int, optional
+        Position of a later payment that can be made only if this one is; -1 for none.
+
+    Examples
+    --------
+    >>> affordable(np.array([2.0, 9.0, 3.0, 1.0]), 5.5).tolist()
+    [True, False, True, False]
+    """
+    limit, n = money * (1 + 1e-12), len(payments)
+    payments = payments.copy()
+    made = np.zeros(n, dtype=bool)
+    least_from = np.minimum.accumulate(payments[::-1])[::-1]
+    spent, start, size = 0.0, 0, n
+    while start < n and spent + least_from[start] <= limit:
+        sums = np.cumsum(np.append(spent, payments[start : start + size]))[1:]
+        fitting = int(np.searchsorted(sums, limit, side="right"))
+        if fitting:
+            made[start : start + fitting] = True
+            spent, start = float(sums[fitting - 1]), start + fitting
+        if fitting == len(sums):
+            size *= 2
+            continue
+        # Blocks stay short after a payment that did not fit: long sums would be thrown away.
+        size = _BLOCK
+        while start < n:
+            block = payments[start : start + size]
+            fits = spent + block <= limit
+            skipped = int(fits.argmax()) if fits.any() else len(block)
+            if following is not None:
+                later = following[start : start + skipped]
+                payments[later[later >= 0]] = np.inf
+            start += skipped
+            if skipped < len(block):
+                break
+            size *= 2
+        size = _BLOCK
+    return made
+
+
+_BLOCK = 64
 
 
 class ThresholdPolicy(NamedTuple):
@@ -106,8 +171,8 @@ class ThresholdPolicy(NamedTuple):
 def threshold_policy(reward: ArrayLike, budget: float) -> ThresholdPolicy:
     """Find the policy of largest expected reward that treats at most a share ``budget`` of the pairs.
 
-    :func:`allocate` treats whole pairs and lets the order of rows decide among ties. This function treats
-    tied pairs with equal probability and uses the budget up exactly.
+    :func:`allocate` treats whole pairs and draws among ties. This function treats tied pairs with equal
+    probability and uses the budget up exactly.
 
     Parameters
     ----------
@@ -130,8 +195,8 @@ def threshold_policy(reward: ArrayLike, budget: float) -> ThresholdPolicy:
     >>> threshold_policy([0.3, -0.1, 0.9, 0.3], budget=0.5)
     ThresholdPolicy(probability=array([0.5, 0. , 1. , 0.5]), threshold=0.3, at_threshold=0.5)
     """
-    values = _checked_rewards(reward)
-    allowed = float(Decimal(repr(_checked_share(budget))) * len(values))
+    values = numbers_by_row("reward", reward)
+    allowed = float(_checked_share(budget) * len(values))
     positive = values > 0
     if positive.sum() <= allowed:
         return ThresholdPolicy(positive.astype(np.float64), 0.0, 0.0)
@@ -150,42 +215,38 @@ def treatable(n_pairs: int, budget: float) -> int:
     >>> treatable(540_113, 0.4)
     216045
     """
-    return math.floor(Decimal(repr(_checked_share(budget))) * n_pairs)
+    return math.floor(_checked_share(budget) * check_count(n_pairs, "n_pairs", least=0))
 
 
-def check_one_budget(budget: float | None, number: int | None, money: float | None) -> None:
-    """Refuse none, or more than one, of the three kinds of budget."""
+def check_one_budget(
+    budget: float | None, number: int | None, money: float | None, spend: ArrayLike | None
+) -> None:
+    """Refuse none, or more than one, of the three kinds of budget, and a spend without money."""
     given = [name for name, v in (("budget", budget), ("number", number), ("money", money)) if v is not None]
     if len(given) != 1:
         raise InputError(
             "budget", expected="one of budget (a share), number, money", found=" and ".join(given) or "none"
         )
+    if (spend is None) != (money is None):
+        raise InputError("spend", expected="given with money, and only then", found="one without the other")
 
 
 def most_treated(n: int, budget: float | None, number: int | None) -> int:
     """Count the rows, of n, that a share or a number allows."""
     if budget is not None:
         return treatable(n, budget)
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
-        raise InputError("number", expected="a whole number >= 0", found=repr(number))
-    return min(int(number), n)
+    return min(check_count(number, "number", least=0), n)
 
 
-def _checked_rewards(reward: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(reward, dtype=np.float64)
-    if values.ndim != 1:
-        raise InputError("reward", expected="shape (n,)", found=f"shape {values.shape}")
-    refuse_rows("reward", ~np.isfinite(values), expected="finite numbers", found="NaN or infinity")
-    return values
-
-
-def _checked_share(budget: float) -> float:
-    try:
-        share = float(budget)
-    except (TypeError, ValueError):
-        share = math.nan
+def _checked_share(budget: float) -> Decimal:
+    share = real_number(budget)
     if not 0 <= share <= 1:
+        advice = f"Pass {share / 100:g} for {share:g} %, or number= for a count." if 1 < share <= 100 else ""
         raise InputError(
-            "budget", expected="a share in [0, 1]", found=repr(budget), advice="Pass 0.4 for 40 %."
+            "budget",
+            expected="a share in [0, 1]",
+            found=describe(budget),
+            advice=advice or "Pass 0.4 for 40 %.",
         )
-    return share
+    # As written: the float32 of 0.4 is 0.4, and not the float64 next to it.
+    return Decimal(str(budget) if isinstance(budget, np.floating) else repr(share))

@@ -17,9 +17,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError, check_choice, refuse_rows
+from cfmtl_lib.errors import check_choice, refuse_rows
+from cfmtl_lib.logs.alignment import index_of
+from cfmtl_lib.logs.row_arguments import is_one_number
+from cfmtl_lib.policy.arguments import (
+    check_cost,
+    check_costs,
+    check_policy,
+    check_strata_probability,
+    warn_of_units,
+)
 from cfmtl_lib.strata import COUPON_BUYER, POTENTIAL_OUTCOMES, STRATA, check_strata
 
 
@@ -84,8 +94,10 @@ def stratum_rewards(scenario: str, cost: float) -> NDArray[np.float64]:
     [0.0, 0.0, -0.4, 1.0, -0.4]
     """
     paid, gained = _paid_and_gained(scenario)
+    cost = check_cost(cost)
+    warn_of_units(cost, None)
     # v = 1 + c: written so that a coupon buyer's cost and value cancel without rounding.
-    return gained - check_cost(cost) * (paid - gained)
+    return gained - cost * (paid - gained)
 
 
 def reward_of_means(
@@ -94,6 +106,7 @@ def reward_of_means(
     paid: NDArray[np.float64],
     cost: float | ArrayLike,
     conversion_value: float | ArrayLike | None = None,
+    index: pd.Index | None = None,
 ) -> NDArray[np.float64]:
     r"""Compute the reward of treating, :math:`v\,(\mu_1 - \mu_0) - c\,w`, from means or scores of rows.
 
@@ -105,6 +118,8 @@ def reward_of_means(
         Means (or scores) of the paid outcome under treatment, ``payment_of(scenario).moment``.
     cost, conversion_value
         As in :func:`expected_reward`.
+    index : pandas.Index, optional
+        Labels of the rows, which a Series has to match.
 
     Returns
     -------
@@ -121,16 +136,27 @@ def reward_of_means(
     >>> reward_of_means(mu1, mu0, tau, cost=0.4).round(6).tolist()
     [-0.04]
     """
-    costs = check_costs(cost, len(paid))
-    value = values_of_conversion(costs, conversion_value, len(paid))
+    costs = check_costs(cost, len(paid), index=index)
+    value = values_of_conversion(costs, conversion_value, len(paid), index)
     return value * (converted_treated - converted_untreated) - costs * paid
 
 
 def values_of_conversion(
-    costs: float | NDArray[np.float64], conversion_value: float | ArrayLike | None, n: int
+    costs: float | NDArray[np.float64],
+    conversion_value: float | ArrayLike | None,
+    n: int,
+    index: pd.Index | None = None,
 ) -> float | NDArray[np.float64]:
-    """Return the value of a conversion before the incentive is paid: 1 + cost unless it is given."""
-    return 1 + costs if conversion_value is None else check_costs(conversion_value, n, "conversion_value")
+    """Return the value of a conversion before the incentive is paid: 1 + cost unless it is given.
+
+    Warns
+    -----
+    UnitWarning
+        If cost and value cannot well be in one unit.
+    """
+    value = None if conversion_value is None else check_costs(conversion_value, n, "conversion_value", index)
+    warn_of_units(costs, value)
+    return 1 + costs if value is None else value
 
 
 def _paid_and_gained(scenario: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -171,8 +197,8 @@ def expected_reward(
     Parameters
     ----------
     strata_probability : array_like of shape (n, 5), float
-        Probabilities, columns in the order of :data:`~cfmtl_lib.strata.STRATA`. Rows must sum to 1 within
-        1e-4; entries may leave [0, 1], as plug-in estimates do.
+        Probabilities, columns in the order of :data:`~cfmtl_lib.strata.STRATA`, or a table with these names.
+        Rows must sum to 1 within 1e-4; entries may leave [0, 1], as plug-in estimates do.
     scenario : {"coupon", "cash"}
     cost : float, or array_like of shape (n,)
         Cost c >= 0 of one incentive, when it is paid.
@@ -200,12 +226,13 @@ def expected_reward(
     >>> expected_reward(p, scenario="coupon", cost=4.0, conversion_value=14.0).round(6).tolist()  # in euros
     [4.6]
     """
-    p = _checked_strata_probability(strata_probability)
-    if np.ndim(cost) == 0 and conversion_value is None:
+    p = check_strata_probability(strata_probability)
+    if is_one_number(cost) and conversion_value is None:
         weights = stratum_rewards(scenario, cost)  # type: ignore[arg-type]
         return p @ weights
-    costs = check_costs(cost, len(p))
-    value = values_of_conversion(costs, conversion_value, len(p))
+    index = index_of(strata_probability)
+    costs = check_costs(cost, len(p), index=index)
+    value = values_of_conversion(costs, conversion_value, len(p), index)
     return value * p[:, COUPON_BUYER] - expected_spend(p, scenario, costs)
 
 
@@ -236,9 +263,9 @@ def expected_spend(
     >>> expected_spend([[0.1, 0.1, 0.2, 0.5, 0.1]], scenario="coupon", cost=[0.5]).round(6).tolist()
     [0.3]
     """
-    p = _checked_strata_probability(strata_probability)
+    p = check_strata_probability(strata_probability)
     paid, _ = _paid_and_gained(scenario)
-    return check_costs(cost, len(p)) * p[:, paid > 0].sum(axis=1)
+    return check_costs(cost, len(p), index=index_of(strata_probability)) * p[:, paid > 0].sum(axis=1)
 
 
 def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: float) -> OutcomeCounts:
@@ -246,7 +273,7 @@ def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: fl
 
     Parameters
     ----------
-    treat : array_like of shape (n,), bool or 0/1
+    treat : array_like of shape (n,), bool
     stratum : array_like of shape (n,), integer
         True stratum of each pair, an index into :data:`~cfmtl_lib.strata.STRATA`.
     scenario : {"coupon", "cash"}
@@ -260,7 +287,7 @@ def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: fl
     Raises
     ------
     InputError
-        If shapes differ, ``treat`` is not boolean or 0/1, or a stratum is no index 0-4.
+        If shapes differ, ``treat`` is not boolean, or a stratum is no index 0-4.
 
     Examples
     --------
@@ -268,13 +295,9 @@ def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: fl
     OutcomeCounts(positive=1, negative=2, neutral=0, reward=0.2)
     """
     true_stratum = check_strata(stratum)
-    treated = np.asarray(treat)
-    if treated.shape != true_stratum.shape:
-        raise InputError("treat", expected=f"shape {true_stratum.shape}", found=f"shape {treated.shape}")
-    if treated.dtype != bool:
-        # A list of target indices would otherwise pass as 0/1 by accident.
-        refuse_rows("treat", ~np.isin(treated, (0, 1)), expected="True/False or 0/1", found=treated)
-        treated = treated.astype(bool)
+    probability = check_policy(treat, len(true_stratum), index_of(stratum))
+    refuse_rows("treat", (probability > 0) & (probability < 1), expected="True/False", found=probability)
+    treated = probability == 1
     rewards = stratum_rewards(scenario, cost)
     counts = np.bincount(true_stratum[treated], minlength=len(STRATA))
     paid, gained = _paid_and_gained(scenario)
@@ -285,77 +308,3 @@ def count_outcomes(treat: ArrayLike, stratum: ArrayLike, scenario: str, cost: fl
         neutral=int(counts.sum()) - positive - negative,
         reward=round(float(counts @ rewards), 6),
     )
-
-
-def check_spend(spend: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return payments as an array; check its shape, and that they are finite and >= 0.
-
-    Raises
-    ------
-    InputError
-        If the shape differs or a payment is bad; it names the first such row.
-    """
-    spends = np.asarray(spend, dtype=np.float64)
-    if spends.shape != shape:
-        raise InputError("spend", expected=f"shape {shape}", found=f"shape {spends.shape}")
-    wrong = ~(np.isfinite(spends) & (spends >= 0)).reshape(len(spends), -1).all(axis=1)
-    refuse_rows("spend", wrong, expected="finite numbers >= 0", found="another value")
-    return spends
-
-
-def _checked_strata_probability(strata_probability: ArrayLike) -> NDArray[np.float64]:
-    p = np.asarray(strata_probability, dtype=np.float64)
-    if p.ndim != 2 or p.shape[1] != len(STRATA):
-        raise InputError("strata_probability", expected="shape (n, 5)", found=f"shape {p.shape}")
-    subject, sums = "strata_probability", p.sum(axis=1)
-    refuse_rows(subject, ~np.isfinite(p).all(axis=1), expected="finite numbers", found="NaN or infinity")
-    refuse_rows(subject, np.abs(sums - 1) > 1e-4, expected="rows that sum to 1", found=sums)
-    return p
-
-
-def check_policy(treat: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Return a policy as n probabilities, or raise :class:`InputError` that names the first bad row."""
-    policy = np.asarray(treat)
-    if policy.shape != (n,):
-        raise InputError(
-            "treat", expected=f"shape ({n},), one value a row of the log", found=f"{policy.shape}"
-        )
-    if policy.dtype.kind not in "biuf":
-        raise InputError("treat", expected="True/False or numbers in [0, 1]", found=f"dtype {policy.dtype}")
-    policy = policy.astype(np.float64)
-    refuse_rows(
-        "treat",
-        ~((policy >= 0) & (policy <= 1)),
-        expected="True/False or probabilities in [0, 1]",
-        found=policy,
-        advice="Turn scores into a policy with cfmtl_lib.allocate.",
-    )
-    return policy
-
-
-def check_cost(cost: float, subject: str = "cost") -> float:
-    """Return the cost as a float, or raise :class:`InputError` if it is negative or not finite."""
-    try:
-        value = float(cost)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not (np.isfinite(value) and value >= 0):
-        raise InputError(subject, expected="a finite number >= 0", found=repr(cost))
-    return value
-
-
-def check_costs(cost: float | ArrayLike, n: int, subject: str = "cost") -> float | NDArray[np.float64]:
-    """Return one cost for all rows, or one for each of n; check that they are finite and >= 0.
-
-    Raises
-    ------
-    InputError
-        If the shape differs or a cost is bad; it names the first such row.
-    """
-    if np.ndim(cost) == 0:
-        return check_cost(cost, subject)  # type: ignore[arg-type]
-    costs = np.asarray(cost, dtype=np.float64)
-    if costs.shape != (n,):
-        raise InputError(subject, expected=f"one number, or shape ({n},)", found=f"shape {costs.shape}")
-    refuse_rows(subject, ~(np.isfinite(costs) & (costs >= 0)), expected="finite numbers >= 0", found=costs)
-    return costs

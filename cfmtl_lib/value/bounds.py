@@ -18,12 +18,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+from cfmtl_lib.checks import check_flag
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log, labels_by_row, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.strata import POTENTIAL_OUTCOMES, STRATA
-from cfmtl_lib.value.estimates import check_labels, mean_estimate
+from cfmtl_lib.value.estimates import mean_estimate
 from cfmtl_lib.value.scores import unit_scores
 
 LEAST_GROUP = 100
@@ -86,7 +88,7 @@ def share_ranges(
     Raises
     ------
     InputError
-        If there are not four finite means.
+        If there are not four finite means, or a flag is no boolean.
 
     Examples
     --------
@@ -94,9 +96,8 @@ def share_ranges(
     >>> [(round(r.lower, 2), round(r.upper, 2)) for r in ranges]
     [(0.15, 0.15), (0.15, 0.15), (0.0, 0.25), (0.1, 0.35), (0.1, 0.35)]
     """
-    b = np.asarray(means, dtype=np.float64)
-    if b.shape != (4,) or not np.isfinite(b).all():
-        raise InputError("means", expected="four finite numbers", found=repr(b.tolist()))
+    b = numbers_by_row("means", means, 4)
+    exclusion, monotonicity = check_flag(exclusion, "exclusion"), check_flag(monotonicity, "monotonicity")
     allowed = [
         (exclusion is False or c1 == 1 or y0 == y1) and (monotonicity is False or (c1, y0, y1) != (1, 1, 0))
         for c1, y0, y1 in TYPES
@@ -153,9 +154,11 @@ def strata_bounds(
     several linear functions of the means, an upper end the smallest. Where two of them nearly tie, noise in
     the means moves the ends inwards, and more so in small groups. Prefer few large groups.
     """
+    labels = check_log(log).clusters(clusters)
     nuisances = crossfit(log) if nuisances is None else nuisances
     moments = unit_scores(log, nuisances, clip=clip).moments
-    names, member = check_labels("groups", np.zeros(len(log)) if groups is None else groups, len(log))
+    given = np.zeros(len(log)) if groups is None else groups
+    names, member = labels_by_row("groups", given, len(log), log.index)
     sizes = np.bincount(member)
     if groups is not None and sizes.min() < LEAST_GROUP:
         raise InputError(
@@ -177,9 +180,7 @@ def strata_bounds(
             unit[s, 1, rows] = found.upper + away @ found.upper_slopes
     table = []
     for s in range(len(STRATA)):
-        low, high = (
-            mean_estimate(unit[s, end], clusters=log.clusters(clusters), level=level) for end in (0, 1)
-        )
+        low, high = (mean_estimate(unit[s, end], clusters=labels, level=level) for end in (0, 1))
         reach = _imbens_manski(high.value - low.value, low.standard_error, high.standard_error, level)
         table.append(
             {

@@ -6,11 +6,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from cfmtl_lib.checks import check_count
 from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.row_arguments import numbers_by_row, same_rows
+from cfmtl_lib.policy.ties import in_order, tie_keys
 
 
 def equal_size_bins(values: NDArray[np.float64], n_bins: int) -> list[NDArray[np.intp]]:
-    """Split rows into bins of equal size by the order of their values, ties in the order of rows.
+    """Split rows into bins of equal size by the order of their values, ties at random by position.
+
+    The order of the rows could carry information: in a log sorted by treatment, equal propensities would fall
+    into bins of one arm each.
 
     Parameters
     ----------
@@ -29,7 +35,7 @@ def equal_size_bins(values: NDArray[np.float64], n_bins: int) -> list[NDArray[np
     >>> [part.tolist() for part in equal_size_bins(np.array([0.3, 0.1, 0.2]), 2)]
     [[1, 2], [0]]
     """
-    return np.array_split(np.argsort(values, kind="stable"), n_bins)
+    return np.array_split(in_order(values, lambda: tie_keys(len(values))), n_bins)
 
 
 def quantile_bins(values: NDArray[np.float64], n_bins: int) -> list[NDArray[np.intp]]:
@@ -78,14 +84,17 @@ def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int =
     Raises
     ------
     InputError
-        If there are fewer rows than bins.
+        If there are fewer rows than bins, or a value is none of a probability.
 
     Examples
     --------
     >>> calibration_curve([0.1, 0.3, 0.7, 0.9], [0, 0, 1, 1], n_bins=2)["observed"].tolist()
     [0.0, 1.0]
     """
-    p, h = np.asarray(probability, dtype=float), np.asarray(happened, dtype=float)
+    p = numbers_by_row("probability", probability, low=0, high=1)
+    rows_of = same_rows("happened", happened, probability)
+    h = numbers_by_row("happened", rows_of, len(p), low=0, high=1, booleans=True)
+    n_bins = check_count(n_bins, "n_bins")
     if len(p) < n_bins:
         raise InputError("probability", expected=f"at least n_bins = {n_bins} rows", found=f"{len(p)}")
     rows = [

@@ -24,11 +24,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from cfmtl_lib.checks import check_level, check_number
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.rewards import check_policy
+from cfmtl_lib.policy.arguments import check_cost, check_policy
 from cfmtl_lib.value.estimates import Estimate, mean_estimate
 from cfmtl_lib.value.scores import net_means, net_outcome, unit_scores
 
@@ -114,14 +116,11 @@ def confounding_bound(
     >>> bound.lower < bound.estimate.value < bound.upper
     True
     """
-    for name, given, inside, expected in (
-        ("outcome_strength", outcome_strength, 0 <= outcome_strength <= 1, "[0, 1]"),
-        ("treatment_strength", treatment_strength, 0 <= treatment_strength < 1, "[0, 1)"),
-        ("rho", rho, -1 <= rho <= 1, "[-1, 1]"),
-    ):
-        if not inside:
-            raise InputError(name, expected=f"a number in {expected}", found=repr(given))
-    policy = check_policy(treat, len(log))
+    outcome_strength = check_number(outcome_strength, "outcome_strength", low=0, high=1)
+    treatment_strength = check_number(treatment_strength, "treatment_strength", low=0, high=1, high_open=True)
+    rho, level, cost = check_number(rho, "rho", low=-1, high=1), check_level(level), check_cost(cost)
+    policy = check_policy(treat, len(check_log(log)), log.index)
+    labels = log.clusters(clusters)
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)
     e, treated = scores.propensity, scores.treated
@@ -133,7 +132,7 @@ def confounding_bound(
     # 2 E[m(alpha)] - E[alpha^2] has the same mean as E[alpha^2] and is orthogonal to errors of e.
     squared_representer = 2 * np.square(policy) * (1 / e + 1 / (1 - e)) - np.square(representer)
     sigma2, nu2 = float(variance.mean()), float(squared_representer.mean())
-    estimate = mean_estimate(effect, clusters=log.clusters(clusters), level=level)
+    estimate = mean_estimate(effect, clusters=labels, level=level)
     if nu2 < 0:
         raise InputError(
             "nuisances",
@@ -148,8 +147,7 @@ def confounding_bound(
     def ends(r_y: float, r_d: float) -> tuple[float, float, float, float]:
         factor = abs(rho) * np.sqrt(r_y * r_d / (1 - r_d))
         low, high = (
-            mean_estimate(effect + sign * factor * by_unit, clusters=log.clusters(clusters), level=level)
-            for sign in (-1, 1)
+            mean_estimate(effect + sign * factor * by_unit, clusters=labels, level=level) for sign in (-1, 1)
         )
         return (
             low.value,

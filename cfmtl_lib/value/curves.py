@@ -22,9 +22,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cfmtl_lib.checks import check_count, check_jobs, check_level, check_seed
+from cfmtl_lib.checks import check_count, check_flag, check_jobs, check_level, check_seed
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.value.rankings import Ranking, bootstrap_weights, mean_height, uniform_factor
@@ -149,7 +150,8 @@ def budget_curve(
     Parameters
     ----------
     score : array_like of shape (n,), float
-        Ranking score, higher first, of a model that has not seen this log. Ties go to rows that come first.
+        Ranking score, higher first, of a model that has not seen this log. Units of equal scores are treated
+        with equal probability.
     log : IncentiveLog
     nuisances : LogNuisances, optional
         Nuisances of the doubly robust score. The default is
@@ -209,7 +211,7 @@ def budget_curve(
         by=by,
         budgets=budgets,
         only_positive=only_positive,
-        clusters=log.clusters(clusters),
+        clusters=clusters,
         level=level,
         clip=clip,
         n_bootstrap=n_bootstrap,
@@ -266,7 +268,7 @@ def budget_curve_difference(
         by=by,
         budgets=budgets,
         only_positive=only_positive,
-        clusters=log.clusters(clusters),
+        clusters=clusters,
         level=level,
         clip=clip,
         n_bootstrap=n_bootstrap,
@@ -293,6 +295,8 @@ def _curve(
     n_jobs: int,
 ) -> BudgetCurve:
     check_choice("by", by, ("share", "spend"))
+    check_log(log)
+    labels, only_positive = log.clusters(clusters), check_flag(only_positive, "only_positive")
     level, seed = check_level(level), check_seed(seed)
     n_bootstrap = check_count(n_bootstrap, "n_bootstrap", least=50)
     n_jobs = check_jobs(n_jobs)
@@ -300,14 +304,17 @@ def _curve(
     scores = unit_scores(log, nuisances, clip=clip)
     reward, spend = scores.reward(scenario, cost), scores.spend(scenario, cost)
     n = len(log)
-    rankings = [Ranking(score, reward, spend, only_positive) for score in scores_to_rank]
+    rankings = [
+        Ranking(score, reward, spend, only_positive, log.index, subject)
+        for score, subject in zip(scores_to_rank, ("score", "other"), strict=False)
+    ]
     grid = _checked_budgets(budgets, by, float(spend.mean()))
 
     def curves(weight: NDArray[np.float64]) -> NDArray[np.float64]:
         parts = [np.stack(ranking.at(grid, by, weight)) for ranking in rankings]
         return parts[0] if len(parts) == 1 else parts[0] - parts[1]
 
-    draw = bootstrap_weights(n, clusters, seed)
+    draw = bootstrap_weights(n, labels, seed)
     value, paid, share = curves(np.ones(n))
     replicates = np.stack(
         joblib.Parallel(n_jobs=n_jobs, prefer="threads")(
@@ -347,7 +354,7 @@ def _checked_budgets(budgets: ArrayLike | None, by: str, spend_on_all: float) ->
         )
     if budgets is None:
         return np.array(SHARES) if by == "share" else np.linspace(0, spend_on_all, len(SHARES))
-    grid = np.asarray(budgets, dtype=np.float64)
+    grid = numbers_by_row("budgets", budgets)
     top = 1.0 if by == "share" else np.finfo(float).max
     if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all() or not 0 <= grid[0] < grid[-1] <= top:
         raise InputError(

@@ -11,13 +11,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cfmtl_lib.errors import InputError, refuse_rows
+from cfmtl_lib.checks import check_count, check_number, describe
+from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log, labels_by_row, numbers_by_row
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, STRATA
 from cfmtl_lib.value.calibration import equal_size_bins
-from cfmtl_lib.value.estimates import Estimate, check_labels, effective_sample_size, mean_estimate, z_score
-from cfmtl_lib.value.scores import unit_scores
+from cfmtl_lib.value.estimates import Estimate, effective_sample_size, mean_estimate, z_score
+from cfmtl_lib.value.scores import check_nuisances, unit_scores
 
 QUANTILES = (0.0, 0.01, 0.05, 0.5, 0.95, 0.99, 1.0)
 
@@ -51,6 +53,7 @@ def overlap(log: IncentiveLog, nuisances: LogNuisances, *, extreme: float = 0.05
     >>> int(overlap(study.log, study.true_nuisances)["n"].sum())
     1000
     """
+    extreme = check_number(extreme, "extreme", low=0, high=0.5)
     scores = unit_scores(log, nuisances, clip=0.0)
     rows = {}
     for name, in_arm in (("untreated", ~scores.treated), ("treated", scores.treated)):
@@ -99,9 +102,13 @@ def balance(log: IncentiveLog, nuisances: LogNuisances, covariates: pd.DataFrame
     (True, True)
     """
     rows = {}
+    check_nuisances(nuisances, log)
     treated = log.t == 1
+    if not hasattr(covariates, "columns"):
+        raise InputError("covariates", expected="a DataFrame", found=describe(covariates))
     for name in covariates.columns:
-        z = np.asarray(covariates[name], dtype=np.float64)
+        column = covariates[name]
+        z = numbers_by_row(f"covariates, column {name}", column, len(log), log.index, booleans=True)
         weighted = negative_control(z, log, nuisances)
         pooled = float(np.sqrt((z[treated].var() + z[~treated].var()) / 2))
         rows[name] = {
@@ -154,7 +161,7 @@ def negative_control(
     significant. Look at the size as well, or give ``means``, which make small errors of the propensity
     harmless.
     """
-    z = _checked_numbers("outcome", outcome, len(log))
+    z = numbers_by_row("outcome", outcome, len(check_log(log)), log.index, booleans=True)
     scores = unit_scores(log, nuisances, clip=clip)
     treated, e = scores.treated, scores.propensity
     to_one, to_zero = treated / e, ~treated / (1 - e)
@@ -163,7 +170,9 @@ def negative_control(
         m1, m0 = (float((w * z).sum() / w.sum()) for w in (to_one, to_zero))
         unit = m1 - m0 + to_one / to_one.mean() * (z - m1) - to_zero / to_zero.mean() * (z - m0)
     else:
-        by_row = [_checked_numbers("means", mean, len(log)) for mean in means]
+        if not isinstance(means, tuple | list) or len(means) != 2:
+            raise InputError("means", expected="two: of the treated, of the untreated", found=describe(means))
+        by_row = [numbers_by_row("means", mean, len(log), log.index) for mean in means]
         unit = by_row[0] - by_row[1] + to_one * (z - by_row[0]) - to_zero * (z - by_row[1])
     return mean_estimate(unit, clusters=log.clusters(clusters), level=level)
 
@@ -195,12 +204,10 @@ def propensity_calibration(
     InputError
         If there are fewer rows than bins, or ``by`` has another length.
     """
+    check_nuisances(nuisances, log)
     n = len(log)
-    if len(nuisances) != n:
-        raise InputError("nuisances", expected=f"{n} rows, as the log", found=f"{len(nuisances)} rows")
-    key = nuisances.propensity if by is None else _checked_numbers("by", by, n)
-    if not 1 <= n_bins <= n:
-        raise InputError("n_bins", expected=f"from 1 to {n}", found=repr(n_bins))
+    key = nuisances.propensity if by is None else numbers_by_row("by", by, n, log.index)
+    n_bins = check_count(n_bins, "n_bins", most=n)
     rows = []
     for part in equal_size_bins(key, n_bins):
         e, t = nuisances.propensity[part], log.t[part]
@@ -260,9 +267,9 @@ def check_implications(
     """
     unit = unit_scores(log, nuisances, clip=clip).strata()
     labels = log.clusters(clusters)
-    cluster = None if labels is None else check_labels("clusters", labels, len(log))[1]
+    cluster = None if labels is None else labels_by_row("clusters", labels, len(log))[1]
     predicted = nuisances.predicted_strata()
-    given = None if groups is None else check_labels("groups", groups, len(log))
+    given = None if groups is None else labels_by_row("groups", groups, len(log), log.index)
     rows = []
     for s in (COUPON_BUYER, ALWAYS_BUYER):
         names, member = given or (np.arange(n_groups), _equal_groups(predicted[:, s], n_groups))
@@ -300,19 +307,8 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
-def _checked_numbers(subject: str, values: ArrayLike, n: int) -> NDArray[np.float64]:
-    numbers = np.asarray(values, dtype=np.float64)
-    if numbers.shape != (n,):
-        raise InputError(subject, expected=f"shape ({n},)", found=f"shape {numbers.shape}")
-    refuse_rows(subject, ~np.isfinite(numbers), expected="finite numbers", found="NaN or infinity")
-    return numbers
-
-
 def _equal_groups(values: NDArray[np.float64], n_groups: int) -> NDArray[np.int64]:
-    if not 1 <= n_groups <= len(values) // 2:
-        raise InputError(
-            "n_groups", expected=f"from 1 to {len(values) // 2}, two rows a group", found=repr(n_groups)
-        )
+    n_groups = check_count(n_groups, "n_groups", most=len(values) // 2)  # two rows a group
     member = np.empty(len(values), dtype=np.int64)
     for k, part in enumerate(equal_size_bins(values, n_groups)):
         member[part] = k

@@ -17,12 +17,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from cfmtl_lib.checks import check_level
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.logs.alignment import label_codes
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.rewards import check_policy
+from cfmtl_lib.policy.arguments import check_policy
 from cfmtl_lib.strata import STRATA
 from cfmtl_lib.value.scores import UnitScores, unit_scores
 
@@ -168,17 +169,13 @@ def policy_value(
     >>> bool(abs(value.value - study.true_value(everyone, "coupon", 0.4)) < 3 * value.standard_error)
     True
     """
-    probability = check_policy(treat, len(log))
+    probability = check_policy(treat, len(check_log(log)), log.index)
+    labels = log.clusters(clusters)
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)
-    estimate = mean_estimate(
-        probability * scores.reward(scenario, cost, conversion_value),
-        clusters=log.clusters(clusters),
-        level=level,
-    )
-    spend = mean_estimate(
-        probability * scores.spend(scenario, cost), clusters=log.clusters(clusters), level=level
-    )
+    reward = scores.reward(scenario, cost, conversion_value)
+    estimate = mean_estimate(probability * reward, clusters=labels, level=level)
+    spend = mean_estimate(probability * scores.spend(scenario, cost), clusters=labels, level=level)
     return PolicyValue(
         **vars(estimate),
         share_treated=float(probability.mean()),
@@ -220,7 +217,8 @@ def policy_value_difference(
     InputError
         If :func:`policy_value` raises it.
     """
-    more = check_policy(treat, len(log)) - check_policy(other, len(log))
+    n = len(check_log(log))
+    more = check_policy(treat, n, log.index) - check_policy(other, n, log.index, "other")
     nuisances = crossfit(log) if nuisances is None else nuisances
     reward = unit_scores(log, nuisances, clip=clip).reward(scenario, cost, conversion_value)
     return mean_estimate(more * reward, clusters=log.clusters(clusters), level=level)
@@ -247,7 +245,7 @@ def strata_shares(
         Table with index: the strata; columns value, standard_error, lower, upper. Values sum to 1. A
         negative one is evidence against an assumption, and is not clipped.
     """
-    nuisances = crossfit(log) if nuisances is None else nuisances
+    nuisances = crossfit(check_log(log)) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip).strata()
     return shares_table(
         [mean_estimate(column, clusters=log.clusters(clusters), level=level) for column in scores.T]
@@ -278,13 +276,11 @@ def mean_estimate(
     >>> mean_estimate(np.array([0.0, 1.0, 2.0, 1.0]), clusters=["a", "a", "b", "b"]).n_clusters
     2
     """
-    if not 0 < level < 1:
-        raise InputError("level", expected="a number in (0, 1)", found=repr(level))
-    n = len(values)
+    level, n = check_level(level), len(values)
     mean = float(values.mean())
     deviations, n_groups = values - mean, n
     if clusters is not None:
-        names, member = check_labels("clusters", clusters, n)
+        names, member = labels_by_row("clusters", clusters, n)
         n_groups = len(names)
         deviations = np.bincount(member, weights=deviations).astype(np.float64)
     if n_groups < 2:
@@ -307,29 +303,6 @@ def z_score(value: float, standard_error: float) -> float:
     if standard_error > 0:
         return value / standard_error
     return float(np.copysign(np.inf, value)) if value else 0.0
-
-
-def check_labels(subject: str, labels: ArrayLike, n: int) -> tuple[NDArray, NDArray[np.int64]]:
-    """Assign numbers from 0 to labels (clusters, groups); return the labels and each row's number.
-
-    Raises
-    ------
-    InputError
-        If there is not one label a row, or one is missing (None, NaN).
-    """
-    given = np.asarray(labels)
-    if given.shape != (n,):
-        raise InputError(subject, expected=f"shape ({n},), one label a row", found=f"shape {given.shape}")
-    missing = np.flatnonzero(pd.isna(given))
-    if missing.size:
-        raise InputError(
-            subject,
-            expected="a label in each row",
-            found="a missing one",
-            row=int(missing[0]),
-            advice="Give rows of unknown label one of their own.",
-        )
-    return label_codes(given)
 
 
 def effective_sample_size(weights: NDArray[np.float64]) -> float:

@@ -22,11 +22,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cfmtl_lib.checks import check_count, check_level, check_number
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import labels_by_row
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.rewards import check_policy, payment_of
-from cfmtl_lib.value.scores import net_means, net_outcome
+from cfmtl_lib.policy.arguments import check_cost, check_policy
+from cfmtl_lib.policy.rewards import payment_of
+from cfmtl_lib.value.scores import check_nuisances, net_means, net_outcome
 
 
 class RewardBound(NamedTuple):
@@ -69,7 +72,7 @@ def reward_lower_bound(
     treat : array_like of shape (n,), bool or in [0, 1]
         Policy that has not seen this log.
     log : IncentiveLog
-        Log of independent units.
+        Log of independent units; one with clusters of several rows is refused.
     nuisances : LogNuisances
         Nuisances with the known propensity, and means from other data. If the means are wrong, the bound
         still holds, and is looser.
@@ -90,7 +93,8 @@ def reward_lower_bound(
     Raises
     ------
     InputError
-        If the propensity is estimated or falls below ``least_propensity``, or a parameter is out of range.
+        If the log has clusters, the propensity is estimated or falls below ``least_propensity``, or a
+        parameter is out of range.
 
     Examples
     --------
@@ -103,6 +107,7 @@ def reward_lower_bound(
     >>> bound.bound < study.true_value(treat, "coupon", 0.4)
     True
     """
+    check_nuisances(nuisances, log)
     if not nuisances.propensity_is_known:
         raise InputError(
             "nuisances",
@@ -110,12 +115,18 @@ def reward_lower_bound(
             found="estimated ones",
             advice="No finite-sample bound covers the error of a fitted propensity; see confounding_bound.",
         )
-    if not 0 < least_propensity <= 0.5:
-        raise InputError("least_propensity", expected="a number in (0, 0.5]", found=repr(least_propensity))
-    if not 0 < confidence < 1:
-        raise InputError("confidence", expected="a number in (0, 1)", found=repr(confidence))
-    if n_policies < 1:
-        raise InputError("n_policies", expected="at least 1", found=repr(n_policies))
+    if log.cluster is not None and len(labels_by_row("cluster", log.cluster, len(log))[0]) < len(log):
+        raise InputError(
+            "log",
+            expected="independent units",
+            found="clusters of several rows",
+            advice="The bound needs independent rows: aggregate clusters, or take one row of each.",
+        )
+    least_propensity = check_number(least_propensity, "least_propensity", low=0, high=0.5, low_open=True)
+    confidence = check_level(confidence, "confidence")
+    n_policies, cost = check_count(n_policies, "n_policies"), check_cost(cost)
+    if len(log) < 2:
+        raise InputError("log", expected="at least two units", found="one")
     e = nuisances.propensity
     least = float(np.minimum(e, 1 - e).min())
     if least < least_propensity - 1e-12:
@@ -124,9 +135,7 @@ def reward_lower_bound(
             expected=f"at most {least:g}, the least in the log",
             found=f"{least_propensity}",
         )
-    policy = check_policy(treat, len(log))
-    if len(log) != len(nuisances):
-        raise InputError("nuisances", expected=f"{len(log)} rows", found=f"{len(nuisances)} rows")
+    policy = check_policy(treat, len(log), log.index)
     g1, g0 = net_means(nuisances, scenario, cost)
     # Possible values of the net outcome in each arm; means outside them only widen the range.
     paid = payment_of(scenario).is_due

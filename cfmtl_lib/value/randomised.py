@@ -17,7 +17,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import InputError, refuse_rows
-from cfmtl_lib.value.estimates import check_labels, mean_estimate
+from cfmtl_lib.logs.alignment import index_of
+from cfmtl_lib.logs.row_arguments import labels_by_row, numbers_by_row, same_rows
+from cfmtl_lib.value.estimates import mean_estimate
 
 ESTIMATE_COLUMNS = ["value", "standard_error", "lower", "upper"]
 
@@ -56,17 +58,10 @@ def arm_scores(
     >>> scores.mean(axis=0).tolist()
     [0.0, 0.75]
     """
-    y = np.asarray(outcome, dtype=np.float64)
-    if y.ndim != 1 or not np.isfinite(y).all():
-        raise InputError(
-            "outcome",
-            expected="finite numbers of shape (n,)",
-            found=f"shape {y.shape}" if y.ndim != 1 else "NaN or infinity",
-            row=None if y.ndim != 1 else int(np.flatnonzero(~np.isfinite(y))[0]),
-        )
+    y, index = numbers_by_row("outcome", outcome, booleans=True), index_of(outcome)
     n = len(y)
-    labels, of_arm = check_labels("arm", arm, n)
-    blocks, of_block = check_labels("block", np.zeros(n) if block is None else block, n)
+    labels, of_arm = labels_by_row("arm", arm, n, index)
+    blocks, of_block = labels_by_row("block", np.zeros(n) if block is None else block, n, index)
     counts = np.zeros((len(blocks), len(labels)))
     totals = np.zeros_like(counts)
     np.add.at(counts, (of_block, of_arm), 1)
@@ -130,18 +125,18 @@ def arm_means(
     base: NDArray[np.float64] | float = 0.0
     shown = list(range(len(labels)))
     if reference is not None:
-        found = np.flatnonzero(labels == reference)
+        found = np.flatnonzero([bool(np.all(label == reference)) for label in labels.tolist()])
         if not found.size:
             raise InputError("reference", expected=f"one of {labels.tolist()}", found=repr(reference))
         base = scores[:, found[0]]
         shown.remove(int(found[0]))
-    given = np.asarray(arm)
+    index = index_of(outcome)
+    of_arm = labels_by_row("arm", arm, len(scores), index)[1]
+    together = None if clusters is None else labels_by_row("clusters", clusters, len(scores), index)[1]
     rows = []
     for k in shown:
-        estimate = mean_estimate(scores[:, k] - base, clusters=clusters, level=level)
-        rows.append(
-            [int((given == labels[k]).sum()), *(getattr(estimate, name) for name in ESTIMATE_COLUMNS)]
-        )
+        estimate = mean_estimate(scores[:, k] - base, clusters=together, level=level)
+        rows.append([int((of_arm == k).sum()), *(getattr(estimate, name) for name in ESTIMATE_COLUMNS)])
     return pd.DataFrame(rows, index=pd.Index(labels[shown], name="arm"), columns=["n", *ESTIMATE_COLUMNS])
 
 
@@ -178,9 +173,8 @@ def complementary_thinning(
     >>> keep.tolist(), e.round(3).tolist()
     ([0.5, 1.0], [0.333, 0.667])
     """
-    e, k = np.asarray(propensity, dtype=np.float64), np.asarray(keep_untreated, dtype=np.float64)
-    if e.ndim != 1 or e.shape != k.shape:
-        raise InputError("keep_untreated", expected=f"shape {e.shape}, as the propensity", found=f"{k.shape}")
+    e = numbers_by_row("propensity", propensity)
+    k = numbers_by_row("keep_untreated", same_rows("keep_untreated", keep_untreated, propensity), len(e))
     for subject, wrong, value, expected in (
         ("propensity", ~((e > 0) & (e < 1)), e, "values strictly between 0 and 1"),
         ("keep_untreated", ~((k > 0) & (k <= 1)), k, "values in (0, 1]"),

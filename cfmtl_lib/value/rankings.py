@@ -5,26 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cfmtl_lib.errors import InputError, refuse_rows
-from cfmtl_lib.value.estimates import check_labels
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.logs.row_arguments import labels_by_row, numbers_by_row
 
 
 class Ranking:
-    """Units in the order of one score, with the reward and payment of each."""
+    """Units in the order of one score, with the reward and payment of each.
+
+    Units of equal scores are treated with equal probability. In a sorted log, their order would carry the
+    outcomes.
+    """
 
     def __init__(
-        self, score: ArrayLike, reward: NDArray[np.float64], spend: NDArray[np.float64], only_positive: bool
+        self,
+        score: ArrayLike,
+        reward: NDArray[np.float64],
+        spend: NDArray[np.float64],
+        only_positive: bool,
+        index: pd.Index | None = None,
+        subject: str = "score",
     ) -> None:
-        values = np.asarray(score, dtype=np.float64)
-        if values.shape != reward.shape:
-            raise InputError("score", expected=f"shape {reward.shape}", found=f"shape {values.shape}")
-        refuse_rows("score", ~np.isfinite(values), expected="finite numbers", found="NaN or infinity")
+        values = numbers_by_row(subject, score, len(reward), index)
         self.order = np.argsort(-values, kind="stable")
-        self.n_wanted = int((values > 0).sum()) if only_positive else len(values)
         self.reward, self.spend = reward[self.order], spend[self.order]
+        in_line = values[self.order]
+        # Curves pass through the ends of runs of equal scores, and are straight between them.
+        self.ends = np.append(0, np.flatnonzero(np.append(in_line[1:] < in_line[:-1], True)) + 1)
+        n_wanted = int((values > 0).sum()) if only_positive else len(values)
+        self.last = int(np.searchsorted(self.ends, n_wanted))
 
     def at(
         self, budgets: NDArray[np.float64], by: str, weight: NDArray[np.float64]
@@ -32,10 +44,11 @@ class Ranking:
         """Compute value, spend and share treated at k budgets, with weighted units; each of shape (k,)."""
         in_order = weight[self.order]
         total = float(in_order.sum())
-        share = np.concatenate([[0.0], np.cumsum(in_order)]) / total
-        value = np.concatenate([[0.0], np.cumsum(in_order * self.reward)]) / total
-        spend = np.concatenate([[0.0], np.cumsum(in_order * self.spend)]) / total
-        last = self.n_wanted
+        share, value, spend = (
+            np.concatenate([[0.0], np.cumsum(part)])[self.ends] / total
+            for part in (in_order, in_order * self.reward, in_order * self.spend)
+        )
+        last = self.last
         if by == "share":
             reached = np.minimum(budgets, share[last])
         else:
@@ -46,7 +59,7 @@ class Ranking:
             step = spend[after] - spend[before]
             part = np.divide(budgets - spend[before], step, out=np.ones(len(budgets)), where=step > 0)
             reached = share[before] + np.clip(part, 0, 1) * (share[after] - share[before])
-        # Between two units the next one is treated with the probability that uses the budget up.
+        # Between two ends the next units are treated with the probability that uses the budget up.
         return np.interp(reached, share, value), np.interp(reached, share, spend), reached
 
 
@@ -54,7 +67,7 @@ def bootstrap_weights(n: int, clusters: ArrayLike | None, seed: int) -> Callable
     """Return the draw of a Bayesian bootstrap: exponential weights of units or clusters, by replicate."""
     member, n_groups = None, n
     if clusters is not None:
-        names, member = check_labels("clusters", clusters, n)
+        names, member = labels_by_row("clusters", clusters, n)
         n_groups = len(names)
     if n_groups < 2:
         raise InputError("clusters", expected="at least two units or clusters", found=str(n_groups))

@@ -22,18 +22,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from cfmtl_lib.checks import check_number, describe
 from cfmtl_lib.errors import InputError, refuse_rows
+from cfmtl_lib.logs.alignment import row_order
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log
 from cfmtl_lib.nuisances.moments import CLIP_OF_ESTIMATES, MOMENTS, LogNuisances
-from cfmtl_lib.policy.rewards import (
-    check_cost,
-    check_costs,
-    payment_of,
-    reward_of_means,
-    values_of_conversion,
-)
+from cfmtl_lib.policy.arguments import check_cost, check_costs
+from cfmtl_lib.policy.rewards import payment_of, reward_of_means, values_of_conversion
 from cfmtl_lib.strata import strata_from_moments
 
 
@@ -51,12 +50,15 @@ class UnitScores:
         True for treated rows.
     n_clipped : int
         Number of rows whose propensity was moved to the bound.
+    index : pandas.Index, optional
+        Labels of the rows, which a Series of costs has to match.
     """
 
     moments: NDArray[np.float64]
     propensity: NDArray[np.float64]
     treated: NDArray[np.bool_]
     n_clipped: int
+    index: pd.Index | None = None
 
     def __len__(self) -> int:
         return len(self.propensity)
@@ -78,12 +80,17 @@ class UnitScores:
         by_name = self.by_moment()
         paid = by_name[payment_of(scenario).moment]
         return reward_of_means(
-            by_name["converted_treated"], by_name["converted_untreated"], paid, cost, conversion_value
+            by_name["converted_treated"],
+            by_name["converted_untreated"],
+            paid,
+            cost,
+            conversion_value,
+            self.index,
         )
 
     def spend(self, scenario: str, cost: float | ArrayLike) -> NDArray[np.float64]:
         """Compute scores of the payment of treating each row, in conversions; shape (n,)."""
-        return check_costs(cost, len(self)) * self.by_moment()[payment_of(scenario).moment]
+        return check_costs(cost, len(self), index=self.index) * self.by_moment()[payment_of(scenario).moment]
 
     def by_moment(self) -> dict[str, NDArray[np.float64]]:
         """Return the columns of ``moments`` by name, each of shape (n,)."""
@@ -135,7 +142,8 @@ def unit_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | Non
     moments = np.stack(
         [moment.doubly_robust(log, means[name], e) for name, moment in MOMENTS.items()], axis=1
     )
-    return UnitScores(moments, e, log.t == 1, int((e != nuisances.propensity).sum()))
+    n_clipped = int((e != nuisances.propensity).sum())
+    return UnitScores(moments, e, log.t == 1, n_clipped, log.index)
 
 
 def checked_clip(log: IncentiveLog, nuisances: LogNuisances, clip: float | None) -> float:
@@ -146,13 +154,40 @@ def checked_clip(log: IncentiveLog, nuisances: LogNuisances, clip: float | None)
     InputError
         If log and nuisances differ in length, or clip lies outside [0, 0.5).
     """
-    if len(log) != len(nuisances):
-        raise InputError("nuisances", expected=f"{len(log)} rows, as the log", found=f"{len(nuisances)} rows")
+    check_nuisances(nuisances, log)
     if clip is None:
         clip = 0.0 if nuisances.propensity_is_known else CLIP_OF_ESTIMATES
-    if not 0 <= clip < 0.5:
-        raise InputError("clip", expected="a number in [0, 0.5)", found=repr(clip))
-    return clip
+    return check_number(clip, "clip", low=0, high=0.5, high_open=True)
+
+
+def check_nuisances(nuisances: LogNuisances, log: IncentiveLog) -> None:
+    """Check that nuisances and log have the same rows, in the same order where both have labels.
+
+    Raises
+    ------
+    InputError
+        If they differ, or are no nuisances and no log.
+    """
+    check_log(log)
+    if not isinstance(nuisances, LogNuisances):
+        raise InputError(
+            "nuisances",
+            expected="LogNuisances",
+            found=describe(nuisances),
+            advice="cfmtl_lib.crossfit fits them; LogNuisances holds values from elsewhere.",
+        )
+    if len(log) != len(nuisances):
+        raise InputError("nuisances", expected=f"{len(log)} rows, as the log", found=f"{len(nuisances)} rows")
+    if (
+        nuisances.index is not None
+        and row_order("nuisances", nuisances.index, log.index, len(log)) is not None
+    ):
+        raise InputError(
+            "nuisances",
+            expected="rows in the order of the log",
+            found="their labels in another order",
+            advice="Make them of Series with .reindex(log.index).",
+        )
 
 
 def net_outcome(log: IncentiveLog, scenario: str, cost: float) -> NDArray[np.float64]:

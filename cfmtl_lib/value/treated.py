@@ -21,11 +21,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError, refuse_rows
+from cfmtl_lib.errors import refuse_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
-from cfmtl_lib.policy.rewards import check_policy, payment_of, reward_of_means
+from cfmtl_lib.policy.arguments import check_policy
+from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.strata import strata_from_moments
 from cfmtl_lib.value.estimates import Estimate, mean_estimate, shares_table
 from cfmtl_lib.value.scores import checked_clip
@@ -45,12 +47,15 @@ class TreatedScores:
         Weight e / (1 - e) of each untreated row, in treated rows; 0 for treated ones.
     n_clipped : int
         Number of rows whose propensity was moved to the bound.
+    index : pandas.Index, optional
+        Labels of the rows, which a Series of costs has to match.
     """
 
     moments: NDArray[np.float64]
     treated: NDArray[np.bool_]
     odds: NDArray[np.float64]
     n_clipped: int
+    index: pd.Index | None = None
 
     def strata(self) -> NDArray[np.float64]:
         """Compute scores of the five shares: treated rows sum to 1, untreated rows to 0; shape (n, 5)."""
@@ -65,7 +70,12 @@ class TreatedScores:
         by_name = dict(zip(MOMENTS, self.moments.T, strict=True))
         paid = by_name[payment_of(scenario).moment]
         return reward_of_means(
-            by_name["converted_treated"], by_name["converted_untreated"], paid, cost, conversion_value
+            by_name["converted_treated"],
+            by_name["converted_untreated"],
+            paid,
+            cost,
+            conversion_value,
+            self.index,
         )
 
 
@@ -104,7 +114,7 @@ def treated_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | 
     ]
     moments = np.stack(columns, axis=1)
     n_clipped = int((e != nuisances.propensity).sum())
-    return TreatedScores(moments.astype(np.float64), treated, odds, n_clipped)
+    return TreatedScores(moments.astype(np.float64), treated, odds, n_clipped, log.index)
 
 
 def treated_shares(
@@ -142,7 +152,7 @@ def treated_shares(
     >>> bool((abs(shares["value"] - truth) < 3 * shares["standard_error"]).all())
     True
     """
-    nuisances = crossfit(log) if nuisances is None else nuisances
+    nuisances = crossfit(check_log(log)) if nuisances is None else nuisances
     scores = treated_scores(log, nuisances, clip=clip)
     return shares_table(
         [
@@ -190,13 +200,15 @@ def treated_value(
     InputError
         If :func:`treated_scores` or :func:`~cfmtl_lib.value.estimates.policy_value` raises it.
     """
-    policy = check_policy(treat, len(log))
+    n = len(check_log(log))
+    policy = check_policy(treat, n, log.index)
     if other is not None:
-        policy = policy - check_policy(other, len(log))
+        policy = policy - check_policy(other, n, log.index, "other")
+    labels = log.clusters(clusters)
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = treated_scores(log, nuisances, clip=clip)
     reward = scores.reward(scenario, cost, conversion_value)
-    return _among_treated(policy * reward, scores.treated, log.clusters(clusters), level)
+    return _among_treated(policy * reward, scores.treated, labels, level)
 
 
 def treated_effect(
@@ -224,10 +236,9 @@ def treated_effect(
     -------
     Estimate
     """
-    z, m0 = np.asarray(outcome, dtype=np.float64), np.asarray(means_untreated, dtype=np.float64)
-    for name, values in (("outcome", z), ("means_untreated", m0)):
-        if values.shape != (len(log),) or not np.isfinite(values).all():
-            raise InputError(name, expected=f"finite numbers of shape ({len(log)},)", found=f"{values.shape}")
+    n = len(check_log(log))
+    z = numbers_by_row("outcome", outcome, n, log.index, booleans=True)
+    m0 = numbers_by_row("means_untreated", means_untreated, n, log.index)
     scores = treated_scores(log, nuisances, clip=clip)
     gap = np.where(scores.treated, z - m0, -scores.odds * (z - m0))
     return _among_treated(gap, scores.treated, log.clusters(clusters), level)

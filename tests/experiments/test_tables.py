@@ -134,7 +134,7 @@ def test_a_row_that_breaks_an_invariant_is_a_bug(row):
 
 
 def test_a_broken_row_is_never_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "allocate", lambda reward, budget: np.ones(len(reward), dtype=bool))
+    monkeypatch.setattr(tables, "paper_policy", lambda reward: np.ones(len(reward), dtype=bool))
     with pytest.raises(AssertionError, match="break the budget"):
         quick(results_dir=tmp_path / "results")
     assert not (tmp_path / "results").exists()

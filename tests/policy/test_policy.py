@@ -21,7 +21,7 @@ def test_expected_reward_of_certain_strata_is_the_stratum_reward():
     [
         (np.ones(5) / 5, r"shape \(n, 5\)"),
         (np.ones((2, 4)) / 4, r"shape \(n, 5\)"),
-        ([[0.2] * 5, [np.nan] * 5], "NaN.*row 1"),
+        ([[0.2] * 5, [np.nan] * 5], "nan.*row 1"),
         ([[0.2] * 5, [0.3] * 5], "sum to 1.*row 1"),
     ],
 )

@@ -95,7 +95,7 @@ def test_impossible_means_are_moved_as_little_as_possible_and_said():
     assert slack == pytest.approx(0.1, abs=1e-9)
     assert all(-1e-12 <= r.lower <= r.upper <= 1 for r in ranges)
     assert share_ranges([0.4, 0.5, 0.7, 0.3], monotonicity=False)[1] == 0
-    with pytest.raises(InputError, match="four finite"):
+    with pytest.raises(InputError, match="means: expected finite numbers, found nan"):
         share_ranges([0.4, 0.5, np.nan, 0.3])
 
 

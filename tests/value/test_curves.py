@@ -28,9 +28,10 @@ def curve(study, score):
     return cf.budget_curve(score, study.log, study.true_nuisances, budgets=SHARES, n_bootstrap=200, cost=0.4)
 
 
-def test_each_point_is_the_value_of_the_policy_that_allocate_gives(study, score, curve):
+def test_each_point_is_the_value_of_the_best_policy_that_treats_ties_alike(study, score, curve):
+    """The scores have 32 values, so that nearly every budget ends among ties."""
     for k, share in enumerate(SHARES):
-        treat = cf.allocate(score, round(share, 2))
+        treat = cf.threshold_policy(score, round(share, 2)).probability
         value = cf.policy_value(treat, study.log, study.true_nuisances, cost=0.4)
         assert curve.value[k] == pytest.approx(value.value, abs=1e-9)
         assert curve.spend[k] == pytest.approx(value.spend.value, abs=1e-9)
@@ -148,7 +149,7 @@ def test_bad_input_is_refused(study, score):
     log, truth = study.log, study.true_nuisances
     with pytest.raises(InputError, match="score: expected shape"):
         cf.budget_curve(score[:5], log, truth, cost=0.4)
-    with pytest.raises(InputError, match=r"NaN or infinity .*row 3"):
+    with pytest.raises(InputError, match=r"score: expected finite numbers, found nan .*row 3"):
         cf.budget_curve(np.where(np.arange(2000) == 3, np.nan, score), log, truth, cost=0.4)
     for budgets in ([0.5], [0.5, 0.2], [0, 1.5], [-0.1, 0.5]):
         with pytest.raises(InputError, match="budgets"):
@@ -165,6 +166,34 @@ def test_bad_input_is_refused(study, score):
         cf.budget_curve(score, log, truth, level=1.0, cost=0.4)
     with pytest.raises(InputError, match="clusters"):
         cf.budget_curve(score, log, truth, clusters=np.zeros(2000), cost=0.4)
+
+
+def test_without_ties_each_point_is_the_value_of_the_policy_that_allocate_gives(study, score):
+    apart = score + np.random.default_rng(0).normal(0, 1e-6, len(score))
+    curve = cf.budget_curve(apart, study.log, study.true_nuisances, budgets=SHARES, n_bootstrap=50, cost=0.4)
+    for k, share in enumerate(SHARES):
+        treat = cf.allocate(apart, round(share, 2))
+        value = cf.policy_value(treat, study.log, study.true_nuisances, cost=0.4)
+        assert curve.value[k] == pytest.approx(value.value, abs=1e-9)
+        assert curve.spend[k] == pytest.approx(value.spend.value, abs=1e-9)
+
+
+@pytest.mark.parametrize("by", ["share", "spend"])
+def test_a_constant_score_earns_its_share_of_treating_everyone_in_any_order_of_the_rows(study, by):
+    """A log sorted by its outcome would otherwise have the first converters treated first."""
+    log, means = study.log, study.true_nuisances
+    order = np.lexsort((log.t, -log.y))
+    in_order = cf.LogNuisances.from_means(
+        means.propensity[order],
+        {name: mean[order] for name, mean in means.means().items()},
+        propensity_is_known=True,
+    )
+    options = {"cost": 0.4, "by": by, "n_bootstrap": 50}
+    curve = cf.budget_curve(np.ones(2000), log.take(order), in_order, **options)
+    everyone = cf.policy_value(np.ones(2000), log, means, cost=0.4).value
+    np.testing.assert_allclose(curve.value, everyone * np.linspace(0, 1, 51), atol=1e-12)
+    shuffled = cf.budget_curve(np.ones(2000), log, means, **options)
+    np.testing.assert_allclose(curve.value, shuffled.value, atol=1e-12)
 
 
 def test_money_once_spent_is_not_earned_back():

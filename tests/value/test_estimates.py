@@ -107,7 +107,7 @@ def test_bad_input_is_refused(study):
 
 def test_true_value_is_for_policies_of_x(study):
     with pytest.raises(InputError, match="rows of one x that differ"):
-        study.true_value(np.arange(4000) % 2, "coupon", 0.4)
+        study.true_value(np.arange(4000) % 2 == 1, "coupon", 0.4)
 
 
 def test_cfdr_is_unbiased_unless_both_nuisances_are_wrong():

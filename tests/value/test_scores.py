@@ -22,12 +22,13 @@ def as_log(stratum, treated, propensity=None):
 def drawn():
     """Strata, propensities and any four means: nothing about them is right but the propensity."""
     rng = np.random.default_rng(0)
-    means = {name: rng.uniform(-0.3, 1.3, N) for name in MOMENTS}
+    means = {name: rng.uniform(0, 1, N) for name in MOMENTS}
     return rng.integers(0, 5, N).astype(np.int8), rng.uniform(0.02, 0.98, N), means
 
 
 @pytest.mark.parametrize("scenario", cf.SCENARIOS)
 @pytest.mark.parametrize("cost", [0.0, 0.4, 2.0])
+@pytest.mark.filterwarnings("ignore::cfmtl_lib.errors.UnitWarning")
 def test_the_reward_is_the_uplift_of_one_observed_outcome_in_every_stratum(scenario, cost):
     strata = np.arange(5, dtype=np.int8)
     arms = []
@@ -95,6 +96,11 @@ def test_bad_nuisances_are_refused(drawn):
         LogNuisances.from_means(e, means | {"collected_treated": np.full(N, np.nan)})
     with pytest.raises(InputError, match="shape"):
         LogNuisances.from_means(e, means | {"collected_treated": np.zeros(3)})
+    for wrong in (-0.2, 1.01):
+        with pytest.raises(InputError, match=r"converted_untreated: expected values in \[0, 1\].*row 2"):
+            LogNuisances.from_means(
+                e, means | {"converted_untreated": np.where(np.arange(N) == 2, wrong, 0.5)}
+            )
     with pytest.raises(InputError, match="overlap"):
         unit_scores(log, LogNuisances.from_means(np.where(np.arange(N) == 4, 0.0, e), means), clip=0.0)
     with pytest.raises(InputError, match=f"{N} rows"):

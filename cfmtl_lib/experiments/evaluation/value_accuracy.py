@@ -26,6 +26,7 @@ from cfmtl_lib.experiments.studies import (
     StudyContext,
     StudySettings,
     TableRows,
+    paper_policy,
     run_studies,
     settings_of,
 )
@@ -33,7 +34,6 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.pair_networks import predict_probability
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
-from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.policy.rewards import SCENARIOS, count_outcomes
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.fit_cache import FitCache
@@ -288,7 +288,7 @@ def _policies(context: StudyContext) -> Mapping[tuple[str, str], NDArray[np.bool
     models = context.fitted(names)
     x = context.study.test.x
     return {
-        (name, scenario): allocate(models[name].predict_reward(x, scenario, PAPER.cost), PAPER.budget)
+        (name, scenario): paper_policy(models[name].predict_reward(x, scenario, PAPER.cost))
         for name in names
         for scenario in SCENARIOS
     }

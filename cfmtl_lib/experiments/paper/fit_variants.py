@@ -20,10 +20,10 @@ from cfmtl_lib.experiments.studies import (
     StudyContext,
     StudySettings,
     TableRows,
+    paper_policy,
     run_studies,
     settings_of,
 )
-from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
 
@@ -93,7 +93,7 @@ def fit_variants(
             for name in names:
                 for scenario in SCENARIOS:
                     reward = models[name].predict_reward(context.study.test.x, scenario, PAPER.cost)
-                    counts = checked_counts(allocate(reward, PAPER.budget), context.study, scenario)
+                    counts = checked_counts(paper_policy(reward), context.study, scenario)
                     rows.append(
                         context.key
                         | {"scenario": scenario, "method": name, "variant": variant}

@@ -16,10 +16,10 @@ from cfmtl_lib.experiments.studies import (
     StudyContext,
     StudySettings,
     TableRows,
+    paper_policy,
     run_studies,
     settings_of,
 )
-from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.threads import run_parallel
@@ -72,7 +72,7 @@ def initialisations(
                     reward = models[name].predict_reward(context.study.test.x, scenario, PAPER.cost)
                     key = {"scenario": scenario, **ABLATIONS[name]._asdict()}
                     key |= {"seed": context.study.seed, "initialisation": k}
-                    treat = allocate(reward, PAPER.budget)
+                    treat = paper_policy(reward)
                     rows.append(context.key | key | checked_counts(treat, context.study, scenario))
         return {"table5_6_initialisations": rows}
 

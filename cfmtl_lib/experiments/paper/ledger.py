@@ -36,6 +36,7 @@ from cfmtl_lib.experiments.studies import (
     StudyContext,
     StudySettings,
     TableRows,
+    paper_policy,
     run_studies,
     settings_of,
 )
@@ -45,7 +46,6 @@ from cfmtl_lib.models.pair_networks import AdditiveNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator, fit_probability, new_network
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
-from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.policy.rewards import SCENARIOS, stratum_rewards
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
@@ -148,7 +148,7 @@ Found = list[tuple[str, str, str, float]]
 
 
 def _earned(study: Study, predicted: NDArray[np.float64], scenario: str) -> float:
-    return checked_counts(allocate(predicted, PAPER.budget), study, scenario)["reward"]
+    return checked_counts(paper_policy(predicted), study, scenario)["reward"]
 
 
 def _frozen(context: StudyContext) -> Found:

@@ -27,12 +27,12 @@ from cfmtl_lib.experiments.studies import (
     StudyContext,
     StudySettings,
     TableRows,
+    paper_policy,
     run_studies,
     settings_of,
 )
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.losses import CellWeights
-from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.fit_cache import FitCache
@@ -199,7 +199,7 @@ def chosen_weights(
             model = kind(weights=weights, device=context.device, seed=study.seed)
             _fit({"": model}, study, context.cache)
             for scenario in SCENARIOS:
-                treat = allocate(model.predict_reward(study.test.x, scenario, PAPER.cost), PAPER.budget)
+                treat = paper_policy(model.predict_reward(study.test.x, scenario, PAPER.cost))
                 key = {"scenario": scenario, "method": method, "weights": row.weights, "seed": study.seed}
                 rows.append(context.key | key | checked_counts(treat, study, scenario))
         return {"loss_weights_rewards": rows}

@@ -19,10 +19,11 @@ from cfmtl_lib.experiments.studies import (
     StudyContext,
     StudySettings,
     TableRows,
+    paper_policy,
     run_studies,
     settings_of,
 )
-from cfmtl_lib.policy.allocation import allocate, treatable
+from cfmtl_lib.policy.allocation import treatable
 from cfmtl_lib.policy.rewards import SCENARIOS, stratum_rewards
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import STRATA
@@ -160,7 +161,7 @@ def rewards_by_cost(
     """Compute the reward at each of :data:`COSTS` from predictions at cost 0 and cost 1; shape (11,)."""
     rewards = []
     for cost in COSTS:
-        treat = allocate(at_zero + cost * (at_one - at_zero), PAPER.budget)
+        treat = paper_policy(at_zero + cost * (at_one - at_zero))
         counts = np.bincount(study.test.stratum[treat], minlength=len(STRATA))
         rewards.append(float(counts @ stratum_rewards(scenario, cost)))
     return np.array(rewards)

@@ -18,10 +18,11 @@ from cfmtl_lib.experiments.studies import (
     StudyContext,
     StudySettings,
     TableRows,
+    paper_policy,
     run_studies,
     settings_of,
 )
-from cfmtl_lib.policy.allocation import allocate, treatable
+from cfmtl_lib.policy.allocation import treatable
 from cfmtl_lib.policy.rewards import SCENARIOS, count_outcomes, expected_reward, stratum_rewards
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.strata import STRATA
@@ -94,7 +95,7 @@ def table4(
                     else reference_rewards(name, context.study, scenario, PAPER.cost)
                 )
                 key = context.key | {"scenario": scenario, "method": name, "seed": context.study.seed}
-                treat = allocate(reward, PAPER.budget)
+                treat = paper_policy(reward)
                 counts.append(key | checked_counts(treat, context.study, scenario))
                 by_stratum = np.bincount(context.study.test.stratum[treat], minlength=len(STRATA))
                 treated.append(key | dict(zip(STRATA, by_stratum.tolist(), strict=True)))
@@ -162,9 +163,7 @@ def table5_6(
                 context.key
                 | {"scenario": scenario, **ABLATIONS[name]._asdict(), "seed": context.study.seed}
                 | checked_counts(
-                    allocate(
-                        models[name].predict_reward(context.study.test.x, scenario, PAPER.cost), PAPER.budget
-                    ),
+                    paper_policy(models[name].predict_reward(context.study.test.x, scenario, PAPER.cost)),
                     context.study,
                     scenario,
                 )
@@ -217,7 +216,7 @@ def true_probability_rewards(study: Study) -> pd.DataFrame:
         raise InputError("study", expected="known strata probabilities", found=repr(study))
     rows = []
     for scenario in SCENARIOS:
-        treat = allocate(expected_reward(p, scenario, PAPER.cost), PAPER.budget)
+        treat = paper_policy(expected_reward(p, scenario, PAPER.cost))
         rows.append({"scenario": scenario, **checked_counts(treat, study, scenario)})
     return pd.DataFrame(rows)
 
