@@ -9,6 +9,9 @@ CANDIDATES := python3.13 python3.12 python3.11 python3
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
   $$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
+# Passed on to pytest, e.g. make test TEST_FLAGS="--shuffle 7" for the random order of seed 7.
+TEST_FLAGS ?=
+
 # Passed on to Sphinx, e.g. make book BOOK_FLAGS="-W --keep-going" to fail on warnings.
 BOOK_FLAGS ?=
 
@@ -52,7 +55,7 @@ test: $(STAMP)
 	@echo "Checking types (mypy)."
 	@$(BIN)/mypy
 	@echo "Running the tests and the examples of the docstrings (pytest)."
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 $(TEST_FLAGS)
 	@echo "Style, types, tests and examples are in order."
 
 # Outside the environment's stamp: only this target needs it.

@@ -1,5 +1,6 @@
 import importlib
 import pkgutil
+import random
 
 import pytest
 import torch
@@ -10,6 +11,26 @@ import cfmtl_lib
 # make what a test replaces in one of them depend on the order of the files.
 for found in pkgutil.walk_packages(cfmtl_lib.__path__, "cfmtl_lib."):
     importlib.import_module(found.name)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="run the files, and the tests of each, in a random order"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Shuffle files and the tests in each, so that no test can rest on what an earlier one left."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    rng, files = random.Random(seed), {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    groups = list(files.values())
+    for group in (groups, *groups):
+        rng.shuffle(group)
+    items[:] = [item for group in groups for item in group]
 
 
 @pytest.fixture(scope="session", autouse=True)

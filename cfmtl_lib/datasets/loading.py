@@ -12,6 +12,7 @@ from cfmtl_lib.datasets.simulation_pairs import simulated
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import UnknownNameError, check_choice
 from cfmtl_lib.models.engines import engine_of_pairs
+from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
 from cfmtl_lib.protocol import CONSTRUCTIONS, PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.fit_cache import FitCache, content_hash
@@ -103,11 +104,11 @@ def construction_networks(
     """Fit the networks of a construction with the published settings, or read them from a cache."""
     config = PAPER.construction[check_choice("construction", construction, CONSTRUCTIONS)]
 
-    def make() -> ConstructionNetworks:
+    def make() -> tuple[AdditiveNetwork, FactorizationNetwork]:
         labeller, assigner = fit_construction(ratings, construction, seed, device=device, n_jobs=n_jobs)
-        return ConstructionNetworks(labeller.compact() if cache.keeps else labeller, assigner)
+        return labeller.compact() if cache.keeps else labeller, assigner
 
-    return cache(
+    networks = cache(
         make,
         fit=f"construction {construction}",
         config=config,
@@ -119,3 +120,4 @@ def construction_networks(
         # More than the fingerprint: it leaves out the threshold, the id space and the order of rows.
         data=content_hash(ratings.pairs, ratings.outcome, ratings.n_users, ratings.n_items),
     )
+    return ConstructionNetworks(*networks)

@@ -12,32 +12,24 @@ could change the digest too. Against that, keep the fingerprint that :func:`save
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
 import sklearn
-from numpy.typing import NDArray
-from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.deployment.serialisation import Decoder, Encoder
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.logs.schema import InputSchema
-from cfmtl_lib.runtime.files import write_whole
+from cfmtl_lib.runtime.containers import Container, read_container, write_container
 from cfmtl_lib.runtime.provenance import library_version
 
 FORMAT = "cfmtl_lib model 2"
 
 SKLEARN = ".".join(sklearn.__version__.split(".")[:2])
 """Minor version of scikit-learn; learners of another one could be read with another meaning."""
-
-Arrays = Mapping[str, NDArray]
 
 
 def save(model: LogEstimator, path: str | Path) -> str:
@@ -83,11 +75,7 @@ def save(model: LogEstimator, path: str | Path) -> str:
         "versions": {"cfmtl_lib": library_version(), "scikit-learn": SKLEARN},
         "model": encoder.estimator(model),
     }
-    text = json.dumps(header, sort_keys=True, allow_nan=False)
-    arrays = {key: np.ascontiguousarray(value) for key, value in encoder.arrays.items()}
-    digest = _digest(text, arrays)
-    write_whole(path, to_bytes(arrays, metadata={"header": text, "sha256": digest}))
-    return digest
+    return write_container(path, header, encoder.arrays)
 
 
 def load(
@@ -121,11 +109,15 @@ def load(
     ModelFileError
         If :func:`save` did not write the file, it was damaged or changed, or fingerprint or schema differ.
     """
-    header, arrays, digest = _read(Path(path))
-    if fingerprint is not None and fingerprint != digest:
-        raise ModelFileError(str(path), expected=f"fingerprint {fingerprint}", found=digest)
-    decoder = Decoder(arrays, device)
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    container = read_container(path, "cfmtl_lib.save")
+    if fingerprint is not None and fingerprint != container.digest:
+        raise ModelFileError(str(path), expected=f"fingerprint {fingerprint}", found=container.digest)
+    decoder = Decoder(container.arrays, device)
     try:
+        header = _checked(container, path)
         found = InputSchema.from_dict(header["model"]["schema"])
         if schema is not None and schema != found:
             raise ModelFileError(
@@ -134,60 +126,32 @@ def load(
         return decoder.estimator(header["model"])
     except ModelFileError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except Exception as error:  # of whatever kind: the file is not trusted
         raise ModelFileError(
             str(path),
             expected="the parts of a fitted model",
-            found=f"{type(error).__name__}: {error}",
+            found=f"{type(error).__name__}: {error}"[:300],
             advice="The file was not written by cfmtl_lib.save: do not use it.",
         ) from error
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Arrays, str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text, digest = metadata["header"], metadata["sha256"]
-        header = json.loads(text)
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-        raise ModelFileError(
-            str(path),
-            expected="a file that cfmtl_lib.save wrote",
-            found=f"{type(error).__name__}: {error}",
-            advice="Copy it again, or save the model again.",
-        ) from error
-    if _digest(text, arrays) != digest:
-        raise ModelFileError(
-            str(path),
-            expected="content that its digest belongs to",
-            found="other content",
-            advice="The file was changed or damaged after it was written: do not use it.",
-        )
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+def _checked(container: Container, path: Path) -> dict[str, Any]:
+    """Return the header of a file whose format and learners can be read here."""
+    header = container.header
+    if header.get("format") != FORMAT:
         raise ModelFileError(
             str(path),
             expected=repr(FORMAT),
-            found=repr(header.get("format") if isinstance(header, dict) else header),
+            found=repr(header.get("format"))[:100],
             advice="It was written by another version of the library: use that one.",
         )
-    written_by = (header.get("versions") or {}).get("scikit-learn")
-    if '"kind": "learner"' in text and written_by != SKLEARN:
+    versions = header.get("versions")
+    written_by = versions.get("scikit-learn") if isinstance(versions, dict) else None
+    if '"kind": "learner"' in json.dumps(header) and written_by != SKLEARN:
         raise ModelFileError(
             str(path),
             expected=f"learners of scikit-learn {SKLEARN}, which is installed",
             found=f"those of {written_by}",
             advice=f"Install scikit-learn {written_by}, or fit the model again.",
         )
-    return header, arrays, digest
-
-
-def _digest(header: str, arrays: Arrays) -> str:
-    digest = hashlib.sha256(header.encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    return header

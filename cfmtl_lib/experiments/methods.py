@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from cfmtl_lib.checks import check_seed
 from cfmtl_lib.datasets.study import Study
+from cfmtl_lib.deployment.serialisation import FROM_SCHEMA
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.baselines import MomentEstimator, ORNet
@@ -248,18 +249,20 @@ def _fit_cells(model: CFMTL, study: Study, cache: FitCache | None, fit: Callable
         learnt = {name: value for name, value in vars(fresh).items() if name.endswith("_")}
         if cache.keeps:
             learnt["network_"] = learnt["network_"].compact()
-        return learnt
+        return {name: value for name, value in learnt.items() if name not in FROM_SCHEMA}
 
     settings = model.get_params(deep=False)
     del settings["progress"]
-    settings["device"] = resolve_device(model.device).type
+    del settings["device"]
     configs = [value for value in (PAPER.joint, *settings.values()) if isinstance(value, FitConfig)]
     learnt = cache(
         make,
         fit=key,
         settings=sorted(settings.items()),
+        device=resolve_device(model.device).type,
         engine=[engine_of_pairs(config, resolve_device(model.device)) for config in configs],
         data=content_hash(log.x, log.t, log.c, log.y, log.pair_space),
     )
     for name, value in learnt.items():
         setattr(model, name, value)
+    model.remember_input(log)

@@ -2,7 +2,8 @@
 
 The key of a fit is everything that it depends on: content of the data, settings, seed, kind of device and
 engine. It includes the number of threads, the versions of torch and numba, and the code. The cache need not
-be cleared by hand; its folder may be deleted at any time.
+be cleared by hand; its folder may be deleted at any time. Files hold arrays and JSON, as saved models do:
+nothing in them is run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache as cached_function
 from pathlib import Path
@@ -18,13 +20,16 @@ from typing import Any, NamedTuple, TypeVar
 import joblib
 import torch
 
-from cfmtl_lib.errors import ResultsError
-from cfmtl_lib.runtime.devices import numba_version
+from cfmtl_lib.errors import ModelFileError
+from cfmtl_lib.runtime.containers import read_container, write_container
+from cfmtl_lib.runtime.devices import numba_version, resolve_device
 from cfmtl_lib.runtime.engine_log import engines_inside, note_engines
-from cfmtl_lib.runtime.files import replacing
 from cfmtl_lib.runtime.provenance import commit
+from cfmtl_lib.runtime.values import ValueDecoder, ValueEncoder
 
 Value = TypeVar("Value")
+
+FORMAT = "cfmtl_lib fit 1"
 
 CODE_OF_FITS = (
     "checks.py",
@@ -96,21 +101,24 @@ class FitCache:
         Parameters
         ----------
         make : callable
-            Function without arguments that fits.
+            Function without arguments that fits. To be stored, its result consists of numbers, texts, arrays,
+            parts marked by :func:`~cfmtl_lib.runtime.registry.storable`, and lists, tuples and dictionaries
+            of these.
         **key
-            Everything that the value depends on, except the code.
+            Everything that the value depends on, except the code. Networks are read to the ``device``.
 
-        Raises
-        ------
-        ResultsError
-            If the file of a cached fit cannot be read.
+        Warns
+        -----
+        FitCacheWarning
+            If the file of a fit is damaged, which is then fitted again, or if nothing can be stored. A cache
+            never ends a run.
         """
         name = joblib.hash(
             {part: repr(value) for part, value in key.items()} | self._surroundings | _threads()
         )
-        path = None if self.folder is None else self.folder / f"{name}.pkl"
-        if path is not None and path.is_file():
-            kept = _read(path)
+        path = None if self.folder is None else self.folder / f"{name}.safetensors"
+        kept = None if path is None else _read(path, name, key.get("device"))
+        if kept is not None:
             note_engines(kept.engines)
         else:
             start = time.perf_counter()
@@ -119,9 +127,13 @@ class FitCache:
             seconds = time.perf_counter() - start
             kept = Kept(value, seconds, *self._commit, tuple(sorted(engines)))
             if path is not None:
-                _write(kept, path)
+                _write(kept, path, name)
         self.used[name] = Origin(*kept[1:])
         return kept.value
+
+
+class FitCacheWarning(UserWarning):
+    """A stored fit that cannot be used, or a fit that cannot be stored."""
 
 
 def provenance_of_fits(used: Mapping[str, Origin]) -> dict[str, Any]:
@@ -143,21 +155,51 @@ def _threads() -> dict[str, str]:
     return {"threads": str(torch.get_num_threads())}
 
 
-def _read(path: Path) -> Kept:
+def _read(path: Path, name: str, device: object) -> Kept | None:
+    """Read the fit of a key; None if there is none that can be used."""
     try:
-        return joblib.load(path)
-    except Exception as error:
-        raise ResultsError(
-            f"kept fit {path}",
-            expected="a file that joblib can read",
-            found=f"{type(error).__name__}: {error}",
-            advice="Delete the file: the fit is made again.",
-        ) from error
+        if not path.is_file():
+            return None
+        container = read_container(path, "the cache of fits")
+        header = container.header
+        if (header.get("format"), header.get("fit")) != (FORMAT, name):
+            raise ModelFileError(str(path), expected=f"{FORMAT} {name}", found="another fit or format")
+        decoder = ValueDecoder(
+            container.arrays, resolve_device(device if isinstance(device, str) else "auto")
+        )
+        origin = header["origin"]
+        origin["engines"] = tuple(map(str, origin["engines"]))
+        return Kept(decoder.value(header["value"]), **origin)
+    except Exception as error:  # of whatever kind: the fit can be made again
+        warnings.warn(
+            f"Stored fit {path} cannot be used, and is fitted again: {error}", FitCacheWarning, stacklevel=3
+        )
+        return None
 
 
-def _write(kept: Kept, path: Path) -> None:
-    with replacing(path) as temporary:
-        joblib.dump(kept, temporary)
+_folders_warned_of: set[Path] = set()
+
+
+def _write(kept: Kept, path: Path, name: str) -> None:
+    """Store a fit, or warn once for the folder that it cannot be stored."""
+    try:
+        encoder = ValueEncoder()
+        header = {
+            "format": FORMAT,
+            "fit": name,
+            "origin": Origin(*kept[1:])._asdict(),
+            "value": encoder.value(kept.value, "value"),
+        }
+        write_container(path, header, encoder.arrays)
+    except Exception as error:  # a run must not end for want of a cache
+        if path.parent not in _folders_warned_of:
+            _folders_warned_of.add(path.parent)
+            warnings.warn(
+                f"Fits are not stored in {path.parent}: {type(error).__name__}: {error}. The run goes on. "
+                "Make room, give yourself the right to write there, or name another folder.",
+                FitCacheWarning,
+                stacklevel=3,
+            )
 
 
 def content_hash(*parts: object) -> str:

@@ -13,11 +13,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import cfmtl_lib as cf
-from cfmtl_lib.deployment import storage
 from cfmtl_lib.errors import InputError, ModelFileError
 from cfmtl_lib.experiments.methods import factory_of, fit_methods
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.runtime import files
+from cfmtl_lib.runtime.containers import digest_of
 
 SMALL = FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 FEW = cf.FeatureConfig(
@@ -145,7 +145,7 @@ def rewrite(path, change):
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(header, arrays)
     text = json.dumps(header, sort_keys=True)
-    digest = storage._digest(text, arrays)
+    digest = digest_of(text, arrays)
     path.write_bytes(safetensors.numpy.save(arrays, metadata={"header": text, "sha256": digest}))
 
 

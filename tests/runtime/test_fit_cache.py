@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -11,14 +12,15 @@ import torch
 import cfmtl_lib as cf
 from cfmtl_lib.datasets.construction import ConstructionNetworks
 from cfmtl_lib.datasets.loading import construction_networks, load_study
-from cfmtl_lib.errors import ResultsError
 from cfmtl_lib.experiments.methods import fit_methods
+from cfmtl_lib.models.config import History
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
-from cfmtl_lib.runtime import fit_cache
-from cfmtl_lib.runtime.fit_cache import FitCache, content_hash, provenance_of_fits
+from cfmtl_lib.runtime import files, fit_cache
+from cfmtl_lib.runtime.fit_cache import FitCache, FitCacheWarning, content_hash, provenance_of_fits
+from cfmtl_lib.runtime.threads import run_parallel
 
 NAMES = ["CF-IPS", "DR-net", "CF-MTL", "CF-MTL-v1", "CF-MTL-v1 w/o L_001"]
 
@@ -175,12 +177,125 @@ def test_the_code_is_hashed_when_the_cache_is_made(tmp_path, monkeypatch):
     assert make.calls == 1
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def stored(folder):
+    """A stored fit of a small network, what it predicts, and a way to ask for it."""
+    x = np.stack(np.divmod(np.arange(12), 3), axis=1)
+
+    def make():
+        network = AdditiveNetwork(4, 3, 1, generator=derive_generator(0, "n", torch.device("cpu")))
+        return network, {"a": History([3.0, 1.5], True)}, np.arange(3)
+
+    def ask():
+        network, histories, array = FitCache(folder)(make, fit="a", device="cpu")
+        return network.predict(x).tobytes(), histories, array.tolist()
+
+    expected = ask()
+    (path,) = folder.iterdir()
+    return path, expected, ask
+
+
+def test_a_stored_fit_comes_back_to_the_last_bit(tmp_path):
+    _, expected, ask = stored(tmp_path)
+    assert ask() == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"half", pickle.dumps({"a": 1})])
+def test_a_damaged_file_is_fitted_again_with_a_warning(content, tmp_path):
+    path, expected, ask = stored(tmp_path)
+    whole = path.read_bytes()
+    for damaged in (content, whole[:-1], whole[: len(whole) // 2], whole + b"0"):
+        path.write_bytes(damaged)
+        with pytest.warns(FitCacheWarning, match=f"{path.name} cannot be used, and is fitted again"):
+            assert ask() == expected
+        assert ask() == expected  # and stored again
+
+
+def test_no_flipped_byte_changes_a_stored_fit(tmp_path):
+    """Each of 150 flips is noticed, wherever it lies: in names, shapes, numbers, the digest."""
+    path, expected, ask = stored(tmp_path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.choice(len(whole), 150, replace=False):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << rng.integers(8)
+        path.write_bytes(bytes(flipped))
+        with pytest.warns(FitCacheWarning, match="cannot be used"):
+            assert ask() == expected
+
+
+def test_the_fit_of_another_key_is_not_taken(tmp_path):
+    path, expected, ask = stored(tmp_path)
+    FitCache(tmp_path)(Counted(5), fit="b")
+    (other,) = set(tmp_path.iterdir()) - {path}
+    other.replace(path)
+    with pytest.warns(FitCacheWarning, match="found another fit"):
+        assert ask() == expected
+
+
+def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
+    path, expected, ask = stored(tmp_path)
+    joblib.dump(expected, path)
+    for loading in (joblib, pickle, torch):
+        monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("unpickled"))
+    with pytest.warns(FitCacheWarning):
+        assert ask() == expected
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "denied")])
+@pytest.mark.parametrize("place", ["replace", "write_bytes", "mkstemp"])
+def test_a_full_or_protected_folder_stops_no_run(place, error, tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise error
+
+    owner = {"replace": files.os, "write_bytes": files.Path, "mkstemp": files.tempfile}[place]
+    monkeypatch.setattr(owner, place, fails)
+    make, cache = Counted([1, 2]), FitCache(tmp_path)
+    with pytest.warns(FitCacheWarning, match=f"not stored in .*{error.strerror}.*The run goes on") as caught:
+        assert [cache(make, fit="a"), cache(make, fit="a"), cache(make, fit="b")] == [[1, 2]] * 3
+    assert len(caught) == 1 and make.calls == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_is_a_file_or_cannot_be_read_stops_no_run(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.warns(FitCacheWarning, match="Fits are not stored"):
+            assert FitCache(folder)(Counted(1), fit="a") == 1
+
+    def denied(*arguments, **options):
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(fit_cache.Path, "is_file", denied)
+    with pytest.warns(FitCacheWarning, match="cannot be used"):
+        assert FitCache(tmp_path / "new")(Counted(1), fit="a") == 1
+
+
+def test_a_value_of_another_kind_is_returned_and_not_stored(tmp_path):
+    value = {"how": [lambda: 1]}
+    with pytest.warns(FitCacheWarning, match="value/how/0: expected numbers"):
+        assert FitCache(tmp_path)(lambda: value, fit="a") is value
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_entry_appears_whole(tmp_path, monkeypatch):
+    """Nothing is at its place before the rename."""
+    seen, real = [], files.os.replace
+
+    def looking(source, target):
+        seen.append([path.suffix for path in tmp_path.iterdir()])
+        real(source, target)
+
+    monkeypatch.setattr(files.os, "replace", looking)
     FitCache(tmp_path)(Counted(1), fit="a")
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(b"half")
-    with pytest.raises(ResultsError, match=f"{path.name}.*Delete the file"):
-        FitCache(tmp_path)(Counted(1), fit="a")
+    assert seen == [[".part"]]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_threads_that_store_the_same_fit_do_not_mix(tmp_path):
+    results = run_parallel([lambda: FitCache(tmp_path)(lambda: np.arange(50_000), fit="a")] * 8, 4)
+    results.append(FitCache(tmp_path)(lambda: pytest.fail("made again"), fit="a"))
+    assert all(np.array_equal(result, np.arange(50_000)) for result in results)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_equal_words_of_other_types_are_one_key(tmp_path):
