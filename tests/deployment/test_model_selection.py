@@ -123,3 +123,18 @@ def test_calibration_goes_by_clusters(study):
     np.testing.assert_allclose(together / alone, np.sqrt(2), rtol=0.01)
     with pytest.raises(InputError, match="bins"):
         cf.cell_calibration(p, twice, bins=0)
+
+
+def test_bins_of_one_cluster_are_left_out():
+    """An error needs two clusters; the other bins of the same cells stay."""
+    n = 80
+    x = np.repeat([0.0, 1.0], n // 2)
+    t = np.arange(n) % 2
+    log = cf.IncentiveLog(x[:, None], t, np.zeros(n), np.arange(n) % 3 == 0)
+    p = np.where(x[:, None] == 0, [0.6, 0.4, 0, 0, 0], [0.3, 0.7, 0, 0, 0])
+    clusters = np.where(x == 0, 0, np.arange(n))
+    table = cf.cell_calibration(p, log, bins=2, clusters=clusters)
+    never_taker = table[(table["treated"] == 1) & (table["converted"] == 1) & (table["collected"] == 0)]
+    assert never_taker["predicted"].tolist() == pytest.approx([0.7])
+    apart = cf.cell_calibration(p, log, bins=2)
+    assert (len(apart), len(table)) == (10, 6)  # cells that nobody is predicted in have one bin

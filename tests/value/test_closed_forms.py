@@ -51,24 +51,30 @@ def test_the_sign_of_rho_does_not_matter_and_its_size_does(rho, study):
     assert bound(half.robustness_value_limit, rho=rho).lower_limit == pytest.approx(0, abs=1e-4)
 
 
+# W lies in [0, 1 + c] but for cash that is collected and earns nothing: -c. Scores weigh by 1 / 0.15 at most.
+@pytest.mark.parametrize(
+    "scenario, longest", [("coupon", 2 * 1.4 / 0.15), ("cash", (1.4 + 0.4 + 1.8) / 0.15 - 0.4)]
+)
 @pytest.mark.parametrize("confidence", [0.8, 0.99])
-def test_the_finite_bound_is_of_the_confidence_asked_for(confidence, study):
+def test_the_finite_bound_is_of_the_confidence_asked_for(confidence, scenario, longest, study):
     treat = study.strata_probability[:, 3] > 0.15
     bound = value.reward_lower_bound(
         treat,
         study.log,
         study.true_nuisances,
         least_propensity=0.15,
+        scenario=scenario,
         cost=0.4,
         confidence=confidence,
         n_policies=3,
     )
     log_term = np.log(2 * 3 / (1 - confidence))
-    error = cf.policy_value(treat, study.log, study.true_nuisances, cost=0.4).standard_error
+    error = cf.policy_value(
+        treat, study.log, study.true_nuisances, scenario=scenario, cost=0.4
+    ).standard_error
     assert bound.spread == pytest.approx(error * np.sqrt(2 * log_term))
     assert bound.range_term == pytest.approx(7 * bound.score_range * log_term / (3 * 1199))
-    # Scores of the coupon: (1 + c) (Y(1) - Y(0)) - c CY, with means anywhere between their least and largest.
-    assert bound.score_range == pytest.approx(2 * (1.4 / 0.15))
+    assert bound.score_range == pytest.approx(longest)
 
 
 def test_frequencies_of_treatment_are_tested_with_a_degree_of_freedom_a_bin(study):
