@@ -31,11 +31,18 @@ def parameters(path):
     }
 
 
+def reads_ratings(path):
+    return "kuairec" in path.read_text(encoding="utf-8").split("results_dir = ")[0]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_have_the_same_parameters(path):
     found = parameters(path)
     assert found.pop("seeds") in (1, 2)
-    assert found == DEFAULTS
+    # Chapters that read ratings have a threshold of the outcome.
+    ratings = {"threshold": None} if reads_ratings(path) else {}
+    assert found == DEFAULTS | ratings
+    assert list(found) == list(DEFAULTS)[:2] + list(ratings) + list(DEFAULTS)[2:]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -45,7 +52,25 @@ def test_notebooks_check_their_parameters_first(path):
     lines = [line for line in cells[1].source.splitlines() if line.strip()]
     assert lines[0] == "from cfmtl_lib.experiments.book.notebooks import check_parameters"
     assert lines[1].startswith("check_parameters(")
-    assert set(re.findall(r'"(\w+)"', cells[1].source.split(")\n")[0])) == {*DEFAULTS, "seeds"}
+    known = {*DEFAULTS, "seeds"} | ({"threshold"} if reads_ratings(path) else set())
+    assert set(re.findall(r'"(\w+)"', cells[1].source.split(")\n")[0])) == known
+
+
+@pytest.mark.parametrize("path", [*filter(reads_ratings, NOTEBOOKS)], ids=lambda path: path.stem)
+def test_notebooks_pass_the_threshold_on_and_print_the_share_above_it(path):
+    """A table of watch ratios, read with the threshold of stars, had 0.3 % positives without a word."""
+    code = "\n".join(c.source for c in jupytext.read(path).cells if c.cell_type == "code")
+    places = [
+        keyword
+        for call in ast.walk(ast.parse(code))
+        if isinstance(call, ast.Call)
+        for keyword in call.keywords
+        if keyword.arg == "threshold" and ast.unparse(keyword.value) == "threshold"
+    ]
+    shared = re.findall(r'^    "threshold": threshold,$', code, flags=re.MULTILINE)
+    data = code.count("data_dir=data_dir") + code.count('"data_dir": data_dir') + code.count("load_study(")
+    assert len(places) + len(shared) == data > 0
+    assert re.search(r"^print\(.*(outcome_rule|\[\"outcome\"\])\)$", code, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["README.md", "book/index.md"])

@@ -202,6 +202,7 @@ def semisynthetic(
         construction=construction,
         seed=seed,
         fingerprint=ratings.fingerprint,
+        outcome_rule=ratings.outcome_rule,
     )
 
 

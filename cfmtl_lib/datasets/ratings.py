@@ -12,13 +12,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cfmtl_lib.checks import check_number, check_seed
 from cfmtl_lib.datasets.catalog import CATALOG, LARGEST_COUNT, content_fingerprint, find_file
 from cfmtl_lib.datasets.tables import readers
 from cfmtl_lib.datasets.tables.arguments import check_columns, check_text_options, table_path
+from cfmtl_lib.datasets.tables.entries import check_ids, check_rating
 from cfmtl_lib.errors import RatingsError, check_choice
+
+
+class ThresholdWarning(UserWarning):
+    """The threshold of the outcome may not fit the ratings."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,9 +80,9 @@ class Ratings:
             "n_items": _check_count("n_items", self.n_items),
             "threshold": _check_threshold(self.threshold),
         }
-        checked["user"] = _check_ids("user", self.user, checked["n_users"])
-        checked["item"] = _check_ids("item", self.item, checked["n_items"])
-        checked["rating"] = _check_rating(self.rating)
+        checked["user"] = check_ids("user", self.user, checked["n_users"])
+        checked["item"] = check_ids("item", self.item, checked["n_items"])
+        checked["rating"] = check_rating(self.rating)
         lengths = {name: len(checked[name]) for name in ("user", "item", "rating")}
         if len(set(lengths.values())) > 1:
             raise RatingsError(
@@ -124,6 +129,20 @@ class Ratings:
     def outcome(self) -> NDArray[np.int8]:
         """Outcome of each rating: 1 if it is greater than the threshold, else 0; shape (n,), int8."""
         return (self.rating > self.threshold).astype(np.int8)
+
+    @property
+    def outcome_rule(self) -> str:
+        """Description of the outcome: its threshold, and the share of ratings above it.
+
+        Examples
+        --------
+        >>> Ratings([0, 0, 1], [0, 2, 1], [5, 2, 4], n_users=2, n_items=3).outcome_rule
+        'ratings: the outcome is 1 where the rating is above 3, 66.7 % of 3 ratings'
+        """
+        return (
+            f"{self.name}: the outcome is 1 where the rating is above {self.threshold:g}, "
+            f"{100 * self.outcome.mean():.3g} % of {len(self):,} ratings"
+        )
 
     @property
     def pairs(self) -> NDArray[np.int64]:
@@ -187,8 +206,10 @@ def load_ratings(
     Warns
     -----
     UserWarning
-        If pairs are repeated. Also if fewer than 1 % or more than 99 % of the ratings are above the threshold.
-        Also if the threshold of a table is left out, and a rating lies outside 0 to 5.
+        If pairs are repeated.
+    ThresholdWarning
+        If fewer than 1 % or more than 99 % of the ratings are above the threshold. Also if the threshold of a
+        table is left out, and a rating lies outside 0 to 5.
 
     Raises
     ------
@@ -270,7 +291,7 @@ def load_ratings(
     )
     doubt = threshold_doubt(ratings, is_default=threshold is None and entry is None)
     if doubt:
-        warnings.warn(doubt, UserWarning, stacklevel=2)
+        warnings.warn(doubt, ThresholdWarning, stacklevel=2)
     return ratings
 
 
@@ -360,30 +381,3 @@ def _check_threshold(value: float) -> float:
     if not math.isfinite(number):
         raise RatingsError("threshold", expected="a finite number", found=repr(value))
     return number
-
-
-def _check_ids(name: str, ids: ArrayLike, count: int) -> NDArray[np.int64]:
-    values = np.asarray(ids)
-    if values.ndim != 1 or (values.dtype.kind not in "iu" and values.size):
-        raise RatingsError(
-            name, expected="integers of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
-        )
-    wrong = np.flatnonzero((values < 0) | (values >= count)) if values.size else values
-    if wrong.size:
-        row = int(wrong[0])
-        raise RatingsError(name, expected=f"ids from 0 to {count - 1}", found=str(values[row]), row=row)
-    return values.astype(np.int64)
-
-
-def _check_rating(rating: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(rating)
-    if values.ndim != 1 or values.dtype.kind not in "iuf":
-        raise RatingsError(
-            "rating", expected="numbers of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
-        )
-    values = values.astype(np.float64)
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if wrong.size:
-        row = int(wrong[0])
-        raise RatingsError("rating", expected="finite numbers", found=str(values[row]), row=row)
-    return values

@@ -11,6 +11,9 @@ from cfmtl_lib.errors import StudyError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.strata import observe
 
+SIMULATED_OUTCOME = "simulated: outcomes follow from the strata, without a threshold"
+"""Description of outcomes that are not made from ratings."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledPairs:
@@ -66,6 +69,8 @@ class Study:
         Seed of all random draws of the construction.
     fingerprint : str
         SHA-256 of the ratings, or of the simulation's settings.
+    outcome_rule : str
+        Description of the outcome, with the share of ratings above the threshold.
     """
 
     train: IncentiveLog
@@ -76,6 +81,7 @@ class Study:
     construction: str
     seed: int
     fingerprint: str
+    outcome_rule: str = SIMULATED_OUTCOME
 
     def __repr__(self) -> str:
         return (
@@ -96,6 +102,7 @@ def split_and_treat(
     construction: str,
     seed: int,
     fingerprint: str,
+    outcome_rule: str = SIMULATED_OUTCOME,
 ) -> Study:
     """Shuffle, split, draw T ~ Bernoulli(propensity) on the training part and show C(T), Y(T) only.
 
@@ -134,4 +141,5 @@ def split_and_treat(
         construction=construction,
         seed=seed,
         fingerprint=fingerprint,
+        outcome_rule=outcome_rule,
     )

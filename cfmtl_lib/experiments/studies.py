@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.checks import check_count
 from cfmtl_lib.datasets.catalog import CATALOG
-from cfmtl_lib.datasets.loading import OBSERVED_AT_RANDOM, load_study, ratings_of
+from cfmtl_lib.datasets.loading import OBSERVED_AT_RANDOM, load_study, ratings_of, refuse_threshold
 from cfmtl_lib.datasets.ratings import Ratings
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError, check_choice
@@ -53,6 +53,8 @@ class StudySettings:
         "simulated", a name in the catalog, or a path to a ratings table.
     data_dir : str or Path, optional
         Folder of the dataset's file; see :func:`~cfmtl_lib.datasets.ratings.load_ratings`.
+    threshold : float, optional
+        Rating above which an outcome is 1; that of the dataset if left out.
     labelling : {"code", "text", "both"}
         Rule by which each half of the network's ranking of pairs becomes a stratum. "code" follows the
         authors' code, "text" the paper's text.
@@ -74,6 +76,7 @@ class StudySettings:
 
     dataset: str = "simulated"
     data_dir: str | Path | None = None
+    threshold: float | None = None
     labelling: str = "code"
     construction: str = "both"
     seeds: int = 5
@@ -100,6 +103,7 @@ class StudySettings:
     def papermill(self, notebook: str) -> str:
         """Write the command that runs these studies by a notebook, without the paths of this machine."""
         folder = "" if self.data_dir is None else " -p data_dir PATH"
+        folder += "" if self.threshold is None else f" -p threshold {self.threshold:g}"
         return (
             f"papermill notebooks/{notebook}.md out.ipynb -p dataset {self.public_name()}{folder} "
             f"-p labelling {self.labelling} -p construction {self.construction} -p seeds {self.seeds} "
@@ -115,6 +119,7 @@ class StudySettings:
         "cfmtl_lib.table4('simulated', labelling='text', construction='both', seeds=2)"
         """
         given: dict[str, object] = {} if self.data_dir is None else {"data_dir": "PATH"}
+        given |= {} if self.threshold is None else {"threshold": self.threshold}
         given |= {"labelling": self.labelling, "construction": self.construction}
         given |= {"seeds": self.seeds} if "count" not in options else {}
         words = [
@@ -132,6 +137,7 @@ class SettingOptions(TypedDict, total=False):
     """Keywords of the functions that make tables: fields of :class:`StudySettings` except the dataset."""
 
     data_dir: str | Path | None
+    threshold: float | None
     labelling: str
     construction: str
     seeds: int
@@ -292,7 +298,10 @@ def run_studies(
     inside = max(1, check_count(n_jobs, "n_jobs") // len(tasks))
     # Read once for all studies, where they share one table.
     shared = settings.dataset not in ("simulated", *OBSERVED_AT_RANDOM)
-    source = ratings_of(settings.dataset, settings.data_dir) if shared else settings.dataset
+    refuse_threshold(settings.dataset, settings.threshold)
+    source: str | Ratings = settings.dataset
+    if shared:
+        source = ratings_of(settings.dataset, settings.data_dir, threshold=settings.threshold)
     if results_dir is not None:
         name = source.name if isinstance(source, Ratings) else settings.dataset
         try_folder(Path(results_dir) / name)
@@ -318,7 +327,12 @@ def run_studies(
     }
     provenance = record.finish(
         data_fingerprint=(parts[0].fingerprint if len(set(fingerprints.values())) == 1 else fingerprints),
-        protocol={"cost": PAPER.cost, "budget": PAPER.budget, **(protocol or {})},
+        protocol={
+            "cost": PAPER.cost,
+            "budget": PAPER.budget,
+            "outcome": parts[0].outcome,
+            **(protocol or {}),
+        },
         device=kind,
         **provenance_of_fits({name: origin for part in parts for name, origin in part.fits.items()}),
     )
@@ -331,6 +345,7 @@ class _Part(NamedTuple):
     rows: TableRows
     fingerprint: str
     dataset: str
+    outcome: str
     fits: dict[str, Origin]
     engines: list[str]
 
@@ -345,13 +360,13 @@ def _one_study(
     cache = FitCache(settings.fits_dir)
     with one_torch_thread(), engines_inside() as engines:
         if isinstance(source, str) and source in OBSERVED_AT_RANDOM:
-            source = ratings_of(source, settings.data_dir, task.seed)
+            source = ratings_of(source, settings.data_dir, task.seed, settings.threshold)
         study = load_study(
             source, settings.data_dir, *task, device=settings.device, n_jobs=n_jobs, cache=cache
         )
         ratings = source if isinstance(source, Ratings) else None
         rows = work(StudyContext(study, ratings, settings.device, cache, n_jobs))
-    return _Part(rows, study.fingerprint, study.dataset, cache.used, sorted(engines))
+    return _Part(rows, study.fingerprint, study.dataset, study.outcome_rule, cache.used, sorted(engines))
 
 
 def one_or_both(subject: str, value: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -207,6 +207,34 @@ def test_relative_paths_start_at_data_dir(csv):
     assert set(found["dataset"]) == {"mine"}
 
 
+@FEW_RATINGS
+def test_the_threshold_makes_the_outcomes_and_is_on_record(csv, tmp_path):
+    ratings = pd.read_csv(csv)["rating"]
+    options = {"dataset": str(csv), "methods": ["Naive"], "seeds": 1, "construction": "authors"}
+    tables = {threshold: run(**options, threshold=threshold) for threshold in (None, 3, 4)}
+    for threshold, table in tables.items():
+        limit = 3 if threshold is None else threshold
+        rule = f"above {limit}, {100 * (ratings > limit).mean():.3g} % of 400 ratings"
+        assert rule in table.attrs["provenance"]["protocol"]["outcome"]
+        given = "" if threshold is None else f"threshold={threshold}, "
+        assert f"table4('PATH', {given}labelling=" in table.attrs["provenance"]["command"]
+    assert "-p dataset ml-1m -p threshold 3.5 -p l" in cf.StudySettings("ml-1m", threshold=3.5).papermill(
+        "07"
+    )
+    pd.testing.assert_frame_equal(tables[None], tables[3])
+    assert not tables[3]["reward"].equals(tables[4]["reward"])
+
+
+def test_no_study_has_outcomes_that_nobody_chose(csv):
+    frame = pd.read_csv(csv)
+    for ratings in (frame["rating"] / 10, frame["rating"] * 2):  # watch ratios; stars from 1 to 10
+        frame.assign(rating=ratings).to_csv(csv, index=False)
+        with pytest.raises(cf.RatingsError, match=r"threshold: .*they go from .*-p threshold"):
+            run(dataset=str(csv), methods=["Naive"], seeds=1)
+    with pytest.raises(cf.RatingsError, match="threshold: expected None for simulated outcomes"):
+        run(threshold=3, methods=["Naive"], seeds=1)
+
+
 def test_files_are_written_with_their_provenance(whole):
     table, folder = whole
     assert sorted(path.name for path in (folder / "simulated").iterdir()) == [

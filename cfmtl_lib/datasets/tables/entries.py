@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.checks import describe
 from cfmtl_lib.datasets.tables.columns import ADVICE
@@ -213,3 +213,32 @@ def _not_negative(labels: pd.Series, subject: str) -> pd.Series:
                 advice="Negative ids often stand for missing values: drop these rows, or use text ids.",
             )
     return labels
+
+
+def check_ids(name: str, ids: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Return ids from 0 to ``count`` - 1 as int64, or raise RatingsError."""
+    values = np.asarray(ids)
+    if values.ndim != 1 or (values.dtype.kind not in "iu" and values.size):
+        raise RatingsError(
+            name, expected="integers of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
+        )
+    wrong = np.flatnonzero((values < 0) | (values >= count)) if values.size else values
+    if wrong.size:
+        row = int(wrong[0])
+        raise RatingsError(name, expected=f"ids from 0 to {count - 1}", found=str(values[row]), row=row)
+    return values.astype(np.int64)
+
+
+def check_rating(rating: ArrayLike) -> NDArray[np.float64]:
+    """Return finite ratings as float64, or raise RatingsError."""
+    values = np.asarray(rating)
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise RatingsError(
+            "rating", expected="numbers of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
+        )
+    values = values.astype(np.float64)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        row = int(wrong[0])
+        raise RatingsError("rating", expected="finite numbers", found=str(values[row]), row=row)
+    return values
