@@ -249,6 +249,7 @@ def test_files_are_written_with_their_provenance(whole):
     assert record == provenance | {key: record[key] for key in ("table", "sha256", "rows", "tables_of_run")}
     assert record["seeds"] == [0, 1]
     assert record["device"] == "cpu"
+    assert record["protocol"].pop("outcome").startswith("simulated:")
     assert record["protocol"] == {"cost": 0.4, "budget": 0.4, "cell_form": "product"}
     for words in ("-p dataset simulated", "-p labelling text", "-p construction both", "-p seeds 2"):
         assert words in record["command"]
