@@ -51,6 +51,10 @@ def test_stops_at_the_seventh_stalled_epoch_and_never_resets():
     assert history.n_epochs == 1 + 2 * 7
 
 
+def test_a_rising_loss_counts_as_stalled():
+    assert run([1.0, 2.0, 4.0, 8.0, 16.0], patience=3)[1].loss == [1.0, 2.0, 4.0, 8.0]
+
+
 def test_a_small_fall_counts_as_stalled_a_larger_one_does_not():
     shrink = [(1 - 0.99e-4) ** k for k in range(60)]
     assert run(shrink, tolerance=1e-4)[1].n_epochs == 8
