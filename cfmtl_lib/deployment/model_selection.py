@@ -9,13 +9,17 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 
+from cfmtl_lib.checks import check_count, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood, cell_probabilities
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit, fold_of_rows
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.allocation import allocate
+from cfmtl_lib.policy.allocation import allocate, check_share
+from cfmtl_lib.policy.arguments import check_cost, check_strata_probability
+from cfmtl_lib.policy.rewards import payment_of
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import CELLS
@@ -84,8 +88,11 @@ def compare_models(
     >>> table.index[table["value_behind"] == 0].tolist()
     ['CF-OR']
     """
-    if not models:
-        raise InputError("models", expected="at least one", found="none")
+    check_log(log)
+    for name, model in _named(models).items():
+        if isinstance(model, type) or not hasattr(model, "predict_reward"):
+            raise InputError(f"models[{name!r}]", expected="an unfitted estimator", found=describe(model))
+    labels, budget, cost = log.clusters(clusters), check_share(budget), check_cost(cost)
     fold = fold_of_rows(log, folds, seed)
     if nuisances is None:
         nuisances = crossfit(log, folds=fold, seed=seed, progress=progress)
@@ -105,11 +112,22 @@ def compare_models(
     earned = {name: treat * reward for name, treat in treated.items()}
     return pd.concat(
         [
-            _against_best("log_likelihood", likelihood, log.clusters(clusters)),
-            _against_best("value", earned, log.clusters(clusters)),
+            _against_best("log_likelihood", likelihood, labels),
+            _against_best("value", earned, labels),
         ],
         axis=1,
     )
+
+
+def _named(models: Mapping[str, LogEstimator]) -> Mapping[str, LogEstimator]:
+    if not isinstance(models, Mapping) or not models:
+        raise InputError(
+            "models",
+            expected="a mapping of names to at least one estimator",
+            found=describe(models),
+            advice='Write {"CF-MTL": cfmtl_lib.CFMTL()}.',
+        )
+    return models
 
 
 def _likelihood(p: NDArray[np.float64], log: IncentiveLog, rows: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -156,6 +174,8 @@ def policy_value_scorer(
     >>> search.fit(log.x, np.column_stack([log.t, log.c, log.y])).best_params_
     {'outcome': LogisticRegression()}
     """
+    payment_of(scenario)
+    cost, budget, folds = check_cost(cost), check_share(budget), check_count(folds, "folds", least=2)
 
     def score(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> float:
         log = IncentiveLog.from_xy(x, y)
@@ -197,11 +217,11 @@ def cell_calibration(
     InputError
         If shapes differ or bins is below 1.
     """
-    if bins < 1:
-        raise InputError("bins", expected="at least 1", found=repr(bins))
-    predicted = cell_probabilities(strata_probability, log.t)
+    bins = check_count(bins, "bins")
+    p = check_strata_probability(strata_probability, len(check_log(log)), log.index)
+    predicted = cell_probabilities(p, log.t)
     labels = log.clusters(clusters)
-    together = None if labels is None else np.asarray(labels)
+    together = None if labels is None else labels_by_row("clusters", labels, len(log))[1]
     found = []
     for k, cell in enumerate(CELLS):
         rows = np.flatnonzero(log.t == cell[0])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import same_rows, table_of_numbers
+from cfmtl_lib.logs.validation import checked_binary
 from cfmtl_lib.strata import CELL_MEMBERSHIP, N_TREATED_CELLS, STRATA
 
 LEAST_PROBABILITY = 1e-4
@@ -32,12 +33,8 @@ def cell_probabilities(strata_probability: ArrayLike, treated: ArrayLike) -> NDA
     >>> cell_probabilities([[0.1, 0.2, 0.3, 0.3, 0.1]], [1]).round(2).tolist()
     [[0.1, 0.2, 0.3, 0.4, 0.0, 0.0]]
     """
-    p = np.asarray(strata_probability, dtype=np.float64)
-    arm = np.asarray(treated)
-    if p.ndim != 2 or p.shape[1] != len(STRATA) or arm.shape != (len(p),):
-        raise InputError(
-            "strata_probability", expected="(n, 5), beside n rows of a log", found=f"{p.shape}, {arm.shape}"
-        )
+    p = table_of_numbers("strata_probability", strata_probability, STRATA)
+    arm = checked_binary("treated", same_rows("treated", treated, strata_probability), len(p))
     cells = p @ CELL_MEMBERSHIP.T
     cells[:, :N_TREATED_CELLS] *= arm[:, None] == 1
     cells[:, N_TREATED_CELLS:] *= arm[:, None] == 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.checks import describe, interval
 from cfmtl_lib.errors import InputError, refuse_rows
-from cfmtl_lib.logs.alignment import aligned_values, as_array, as_numbers, index_of, label_codes
+from cfmtl_lib.logs.alignment import aligned_values, as_array, as_numbers, index_of, label_codes, row_order
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 
 
@@ -144,6 +144,21 @@ def table_of_numbers(subject: str, values: Any, names: Sequence[str] = ()) -> ND
             row=int(row),
         )
     return numbers
+
+
+def table_at_rows(subject: str, values: Any, n: int, index: pd.Index | None = None) -> Any:
+    """Return a table or an array with its n rows in the order of some labels.
+
+    Raises
+    ------
+    InputError
+        If there are not n rows, or their labels differ.
+    """
+    if _length(subject, values) != n:
+        raise InputError(subject, expected=f"{n} rows, as the log", found=f"{_length(subject, values)} rows")
+    given = index_of(values)
+    order = None if given is None else row_order(subject, given, index, n)
+    return values if order is None else values.iloc[order]
 
 
 def same_rows(subject: str, values: Any, first: Any) -> Any:

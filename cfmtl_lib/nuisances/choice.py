@@ -14,6 +14,7 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
+from cfmtl_lib.nuisances.learner_checks import check_classifier, check_regressor
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 
 
@@ -68,6 +69,13 @@ def nuisances_of(
         If a log in files comes with a learner, or a setting is out of range.
     """
     folds, seed = check_count(folds, "folds", least=2), check_seed(seed)
+    for name, learner, check in (
+        ("outcome", outcome, check_classifier),
+        ("propensity", propensity, check_classifier),
+        ("pseudo_outcome", pseudo_outcome, check_regressor),
+    ):
+        if learner is not None:
+            check(learner, name)
     if log.is_pairs and outcome is None:
         for name, learner in (("propensity", propensity), ("pseudo_outcome", pseudo_outcome)):
             if learner is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
@@ -10,10 +11,13 @@ from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from cfmtl_lib.checks import check_count, check_seed
+from cfmtl_lib.checks import check_count, check_flag, check_seed
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.logs.alignment import label_codes
+from cfmtl_lib.logs.alignment import aligned_values, as_array, label_codes
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.row_arguments import check_log, table_at_rows
+from cfmtl_lib.logs.validation import checked_propensity
+from cfmtl_lib.nuisances.learner_checks import check_classifier, fit_clone, probabilities_of_one
 from cfmtl_lib.nuisances.learners import adapt_learner, boosting, default_classifier
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.runtime.progress import track
@@ -80,13 +84,13 @@ def crossfit(
     >>> bool(abs(nuisances.propensity.mean() - t.mean()) < 0.05)
     True
     """
-    n = len(log)
-    seen = log.x if features is None else np.asarray(features)
-    if len(seen) != n:
-        raise InputError("features", expected=f"{n} rows, as the log", found=f"{len(seen)} rows")
-    given = None if propensity is None or hasattr(propensity, "predict_proba") else np.asarray(propensity)
-    if given is not None and given.shape != (n,):
-        raise InputError("propensity", expected=f"a classifier, or shape ({n},)", found=f"{given.shape}")
+    n, seed, progress = len(check_log(log)), check_seed(seed), check_flag(progress, "progress")
+    seen = log.x if features is None else _rows_of(features, log)
+    outcome = outcome if outcome is None else check_classifier(outcome, "outcome")
+    if propensity is not None and (hasattr(propensity, "fit") or inspect.isclass(propensity)):
+        check_classifier(propensity, "propensity")
+    elif propensity is not None:
+        propensity = checked_propensity(propensity, n, log.index)
     if outcome is None:
         outcome = (
             default_classifier(log, seed)
@@ -140,11 +144,9 @@ def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArra
             for index, (_, held_out) in enumerate(split):
                 fold[held_out] = index
         return fold
-    given = np.asarray(folds)
-    if given.shape != (n,) or given.dtype.kind not in "iu":
-        raise InputError(
-            "folds", expected=f"integers of shape ({n},)", found=f"{given.dtype} of shape {given.shape}"
-        )
+    given = aligned_values("folds", folds, log.index, n)
+    if given.dtype.kind not in "iu":
+        raise InputError("folds", expected=f"integers of shape ({n},)", found=f"dtype {given.dtype}")
     names, fold = label_codes(given)
     if len(names) < 2:
         raise InputError("folds", expected="at least two folds", found=f"all rows in fold {names[0]}")
@@ -176,5 +178,14 @@ def _fitted(
     least, most = int(target.min()), int(target.max())
     if least == most:  # many classifiers refuse a single class
         return lambda rows: np.full(len(rows), float(least))
-    model = clone(classifier).fit(x, target)
-    return lambda rows: model.predict_proba(rows)[:, 1]
+    what = f"{name}, fold {fold}"
+    model = fit_clone(classifier, x, target, what)
+    return lambda rows: probabilities_of_one(model, rows, what)
+
+
+def _rows_of(features: ArrayLike, log: IncentiveLog) -> NDArray:
+    """Return features in the order of the rows of a log."""
+    values = as_array("features", table_at_rows("features", features, len(log), log.index))
+    if values.ndim != 2:
+        raise InputError("features", expected=f"shape ({len(log)}, p)", found=f"shape {values.shape}")
+    return values

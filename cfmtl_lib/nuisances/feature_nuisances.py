@@ -19,6 +19,7 @@ from cfmtl_lib.checks import check_count, check_flag, check_seed
 from cfmtl_lib.errors import check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
+from cfmtl_lib.nuisances.learner_checks import fit_clone, probabilities_of_one
 from cfmtl_lib.nuisances.learners import adapt_learner, default_classifier, default_regressor
 from cfmtl_lib.nuisances.moments import FAMILIES, MOMENTS, LogNuisances, check_clip_bounds
 from cfmtl_lib.runtime.registry import storable
@@ -55,7 +56,7 @@ class FittedMean:
             return np.full(len(x), self.constant)
         with threads_for(len(x)):
             if hasattr(self.learner, "predict_proba"):
-                return self.learner.predict_proba(x)[:, 1]
+                return probabilities_of_one(self.learner, x, "outcome")
             return np.asarray(self.learner.predict(x), dtype=np.float64).clip(0.0, 1.0)
 
 
@@ -162,4 +163,5 @@ class FeatureNuisances:
 
     def _fit(self, learner: BaseEstimator, rows: NDArray[np.bool_], target: NDArray) -> FittedMean:
         with threads_for(int(rows.sum())):
-            return FittedMean(learner.fit(self.log.x[rows], target))
+            what = "outcome" if target.dtype.kind in "iu" else "pseudo_outcome"
+            return FittedMean(fit_clone(learner, self.log.x[rows], target, what))

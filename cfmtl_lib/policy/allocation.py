@@ -238,7 +238,12 @@ def most_treated(n: int, budget: float | None, number: int | None) -> int:
     return min(check_count(number, "number", least=0), n)
 
 
-def _checked_share(budget: float) -> Decimal:
+def check_share(budget: object) -> float:
+    """Return a budget as a share in [0, 1]; see :func:`allocate`."""
+    return float(_checked_share(budget))
+
+
+def _checked_share(budget: object) -> Decimal:
     share = real_number(budget)
     if not 0 <= share <= 1:
         advice = f"Pass {share / 100:g} for {share:g} %, or number= for a count." if 1 < share <= 100 else ""

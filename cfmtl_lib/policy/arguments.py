@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cfmtl_lib.checks import check_number, describe
 from cfmtl_lib.errors import InputError, UnitWarning, refuse_rows
 from cfmtl_lib.logs.alignment import aligned_values
-from cfmtl_lib.logs.row_arguments import is_one_number, numbers_by_row, table_of_numbers
+from cfmtl_lib.logs.row_arguments import is_one_number, numbers_by_row, table_at_rows, table_of_numbers
 from cfmtl_lib.strata import STRATA
 
 
@@ -33,14 +33,20 @@ def check_spend(spend: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.f
     return spends
 
 
-def check_strata_probability(strata_probability: ArrayLike) -> NDArray[np.float64]:
+def check_strata_probability(
+    strata_probability: ArrayLike, n: int | None = None, index: pd.Index | None = None
+) -> NDArray[np.float64]:
     """Return strata probabilities as float64 of shape (n, 5), columns of a table by name.
+
+    If the number of rows is given, they have to be as many, and rows of a table are matched with the labels.
 
     Raises
     ------
     InputError
         If the shape or the names are wrong, a value is not finite, or a row does not sum to 1.
     """
+    if n is not None:
+        strata_probability = table_at_rows("strata_probability", strata_probability, n, index)
     p = table_of_numbers("strata_probability", strata_probability, STRATA)
     sums = p.sum(axis=1)
     refuse_rows("strata_probability", np.abs(sums - 1) > 1e-4, expected="rows that sum to 1", found=sums)

@@ -26,7 +26,7 @@ def test_cell_probabilities_are_those_of_the_arm(study):
     arms = np.array([t for t, _, _ in CELLS])
     assert (cells[:, arms == 0][study.log.t == 1] == 0).all()
     assert (cells[:, arms == 1][study.log.t == 0] == 0).all()
-    with pytest.raises(InputError, match="strata_probability"):
+    with pytest.raises(InputError, match="treated: expected shape"):
         cell_probabilities(study.strata_probability[:5], study.log.t)
 
 
@@ -98,7 +98,7 @@ def test_values_of_the_comparison_are_near_the_truth(study):
 
 
 def test_comparison_needs_models(study):
-    with pytest.raises(InputError, match="models: expected at least one"):
+    with pytest.raises(InputError, match="models: expected a mapping of names"):
         cf.compare_models(study.log, {}, cost=0.4)
 
 
