@@ -27,6 +27,12 @@ def test_the_threshold_policy_gives_nothing_to_a_reward_of_zero():
 
 
 @pytest.mark.filterwarnings("ignore::cfmtl_lib.errors.UnitWarning")
+def test_a_budget_that_all_but_covers_everyone_treats_the_last_in_part():
+    found = threshold_policy(np.arange(1.0, 11.0), 0.95)
+    assert (found.threshold, found.at_threshold) == (1.0, 0.5)
+    assert found.probability.tolist() == [0.5] + [1.0] * 9
+
+
 @pytest.mark.parametrize("scenario", cf.SCENARIOS)
 def test_costs_of_zero_are_costs(scenario):
     free = [0.0, 0.4]
@@ -37,10 +43,8 @@ def test_costs_of_zero_are_costs(scenario):
     )
     assert cf.expected_spend(P, scenario, free)[0] == 0 < cf.expected_spend(P, scenario, free)[1]
     assert cf.expected_reward(P, scenario, [0.0, 0.0], conversion_value=0.0).tolist() == [0, 0]
-    np.testing.assert_allclose(
-        cf.expected_reward(P, scenario, 0.4, conversion_value=[0.0, 0.0]),
-        -cf.expected_spend(P, scenario, 0.4),
-    )
+    found = cf.expected_reward(P, scenario, free, conversion_value=[0.0, 0.4])
+    np.testing.assert_allclose(found, [0, 0.4 * P[1, 3] - cf.expected_spend(P, scenario, 0.4)[1]])
 
 
 def test_values_take_an_array_of_costs_of_zero():

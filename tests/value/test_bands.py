@@ -17,6 +17,7 @@ def test_a_uniform_band_is_never_narrower_than_the_pointwise_intervals():
         found = uniform_factor(replicates, value, error, level)
         assert found == pytest.approx(max(1.0, norm.ppf((1 + level) / 2)))
     assert uniform_factor(5 * replicates, value, error, 0.95) == 5.0
+    assert uniform_factor(7 + 10 * replicates, value + 7, 2 * error, 0.95) == 5.0
     assert uniform_factor(replicates, value, np.zeros(2), 0.95) == 0.0
 
 

@@ -51,6 +51,14 @@ def test_the_sign_of_rho_does_not_matter_and_its_size_does(rho, study):
     assert bound(half.robustness_value_limit, rho=rho).lower_limit == pytest.approx(0, abs=1e-4)
 
 
+def test_a_value_of_zero_is_explained_by_nothing(study):
+    nobody = np.zeros(len(study.log))
+    bound = value.confounding_bound(
+        nobody, study.log, study.true_nuisances, outcome_strength=0.1, treatment_strength=0.1, cost=0.1
+    )
+    assert (bound.estimate.value, bound.robustness_value, bound.robustness_value_limit) == (0, 0, 0)
+
+
 # W lies in [0, 1 + c] but for cash that is collected and earns nothing: -c. Scores weigh by 1 / 0.15 at most.
 @pytest.mark.parametrize(
     "scenario, longest", [("coupon", 2 * 1.4 / 0.15), ("cash", (1.4 + 0.4 + 1.8) / 0.15 - 0.4)]
