@@ -81,6 +81,10 @@ class ModelFileError(InputError):
     """A file of a fitted model that cannot be written or must not be used."""
 
 
+class UnknownCategoryWarning(UserWarning):
+    """Rows to predict have a category that the fitted log did not have, and it counted as missing."""
+
+
 def check_choice(subject: str, value: object, known: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``known``, else raise :class:`UnknownNameError` that lists them.
 

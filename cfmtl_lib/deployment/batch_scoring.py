@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from cfmtl_lib.checks import check_count
 from cfmtl_lib.errors import InputError, LogError, check_choice, refuse_rows
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
-from cfmtl_lib.logs.encoding import UNKNOWN, numeric_column
+from cfmtl_lib.logs.columns import UNKNOWN, numeric_column
 from cfmtl_lib.logs.parquet_files import ParquetPart, frame_of, open_parquet, same_types
 from cfmtl_lib.policy.rewards import SCENARIOS, expected_reward
 from cfmtl_lib.runtime.files import replacing

@@ -15,20 +15,21 @@ from cfmtl_lib.estimators.likelihood import cell_log_likelihood
 from cfmtl_lib.logs.alignment import index_of
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.outcomes import outcome_columns
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
-from cfmtl_lib.logs.validation import outcome_columns
+from cfmtl_lib.logs.tables import is_table
 from cfmtl_lib.policy.arguments import check_costs
 from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 
 
 def as_log(
-    x: IncentiveLog | ParquetLog | FeatureRows, y: ArrayLike | None = None
+    x: IncentiveLog | ParquetLog | FeatureRows, y: ArrayLike | None = None, pairs: bool | None = None
 ) -> IncentiveLog | ParquetLog:
     """Make a log of x and y; see :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_xy`."""
     if not isinstance(x, ParquetLog):
-        return IncentiveLog.from_xy(x, y)
+        return IncentiveLog.from_xy(x, y, pairs=pairs)
     if y is not None:
         raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
     return x
@@ -48,6 +49,8 @@ class LogEstimator(BaseEstimator):
     ``fit`` takes an :class:`~cfmtl_lib.logs.incentive_log.IncentiveLog`, or x and y as scikit-learn passes
     them. The columns of y are incentive given, collected, converted. So ``Pipeline`` and ``GridSearchCV``
     work. ``predict`` gives the reward, ``predict_proba`` the strata and ``score`` the log-likelihood of rows.
+    A fold of a search may hold a category that its training rows lack. So these three take an unknown one as
+    missing, with a warning. ``predict_reward`` and ``predict_strata`` refuse it.
 
     Attributes
     ----------
@@ -126,7 +129,7 @@ class LogEstimator(BaseEstimator):
         -------
         ndarray of shape (n,), float64
         """
-        return self.predict_reward(x, scenario, cost)
+        return self.predict_reward(self._known(x), scenario, cost)
 
     def score(self, x: IncentiveLog | FeatureRows, y: ArrayLike | None = None) -> float:
         """Compute the mean log-likelihood of the outcomes of rows, in nats; larger is better.
@@ -149,7 +152,13 @@ class LogEstimator(BaseEstimator):
         if isinstance(x, IncentiveLog):
             return IncentiveLog.from_xy(x, y)
         # Encoded as at fit, not anew.
-        return IncentiveLog(self.schema_.matrix(x), *outcome_columns(y), encoder=self.schema_.encoder)
+        outcomes = outcome_columns(y, index_of(x))
+        return IncentiveLog(self.schema_.matrix(x, "warn"), *outcomes, encoder=self.schema_.encoder)
+
+    def _known(self, x: IncentiveLog | FeatureRows) -> IncentiveLog | FeatureRows:
+        """Encode a table with unknown categories as missing, with a warning; leave any other x as it is."""
+        check_is_fitted(self)
+        return self.schema_.matrix(x, "warn") if is_table(x) else x
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -175,7 +184,7 @@ class StrataEstimator(LogEstimator):
 
     def predict_proba(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict strata probabilities, under scikit-learn's name for :meth:`predict_strata`."""
-        return self.predict_strata(x)
+        return self.predict_strata(self._known(x))
 
     def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:
         return cell_log_likelihood(self.predict_strata(log), log)

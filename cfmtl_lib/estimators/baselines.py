@@ -102,6 +102,7 @@ class MomentEstimator(LogEstimator):
         y: ArrayLike | None = None,
         *,
         nuisances: PairNuisances | None = None,
+        pairs: bool | None = None,
     ) -> Self:
         """Fit the moments.
 
@@ -114,6 +115,8 @@ class MomentEstimator(LogEstimator):
         nuisances : PairNuisances, optional
             Fits of the same log, shared with other estimators. They must have the settings of this
             estimator.
+        pairs : bool, optional
+            Whether integers in two columns are user and item ids; has to be given for them beside y.
 
         Returns
         -------
@@ -126,7 +129,7 @@ class MomentEstimator(LogEstimator):
         InputError
             If shared fits belong to another log or other settings.
         """
-        log = as_log(x, y)
+        log = as_log(x, y, pairs)
         self.remember_input(log)
         self.nuisances_ = self._own_nuisances(log) if nuisances is None else self._shared(nuisances, log)
         self.moments_ = self._fit_moments(self.nuisances_)

@@ -89,7 +89,13 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         self.seed = seed
         self.progress = progress
 
-    def fit(self, x: IncentiveLog | ParquetLog | FeatureRows, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        x: IncentiveLog | ParquetLog | FeatureRows,
+        y: ArrayLike | None = None,
+        *,
+        pairs: bool | None = None,
+    ) -> Self:
         """Fit strata and propensity.
 
         Parameters
@@ -98,6 +104,8 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         y : array_like of shape (n, 3), 0/1, optional
             Incentive given, collected, converted, beside features; see
             :meth:`~cfmtl_lib.logs.incentive_log.IncentiveLog.from_xy`.
+        pairs : bool, optional
+            Whether integers in two columns are user and item ids; has to be given for them beside y.
 
         Returns
         -------
@@ -111,7 +119,7 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
             If a weight is negative, all are 0, the propensity floor lies outside [0, 1), or ``config`` is
             for another kind of x.
         """
-        return self._fit(as_log(x, y))
+        return self._fit(as_log(x, y, pairs))
 
     def _fit(self, log: IncentiveLog | ParquetLog, first_stage: FirstStage | None = None) -> Self:
         self._check()

@@ -71,12 +71,13 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
         y: ArrayLike | None = None,
         *,
         pretrained: Pretrained | None = None,
+        pairs: bool | None = None,
     ) -> Self:
         """Pre-train, then fit strata and propensity.
 
         Parameters
         ----------
-        x, y
+        x, y, pairs
             See :meth:`cfmtl_lib.estimators.cfmtl.CFMTL.fit`.
         pretrained : Pretrained, optional
             First stage that :meth:`pretrain` of an estimator with the same settings made on the same log of
@@ -94,7 +95,7 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
             If :meth:`cfmtl_lib.estimators.cfmtl.CFMTL.fit` would raise it, embeddings differ in length, or
             ``pretrained`` belongs to another log or other settings.
         """
-        log = as_log(x, y)
+        log = as_log(x, y, pairs)
         if pretrained is not None:
             ours = self._pair_backend(log).first_stage_settings(self._task(), self._first_stage())
             for what, found, expected in (

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from cfmtl_lib.errors import InputError, LogError, refuse_rows
+from cfmtl_lib.logs.tables import arrow_series
 
 LARGEST_EXACT = 2**53
 """Whole numbers of this size or above lose digits as floats."""
@@ -293,13 +294,11 @@ def _as_series(value: Any) -> pd.Series | None:
     if isinstance(value, pd.Index | pd.api.extensions.ExtensionArray):
         return pd.Series(value).reset_index(drop=True)
     if isinstance(value, pa.Array | pa.ChunkedArray):
-        return pd.Series(pd.arrays.ArrowExtensionArray(value))
+        return arrow_series(value)
     column = nw.from_native(value, series_only=True, pass_through=True)
     if not isinstance(column, nw.Series):
         return None
-    if column.implementation.is_pandas_like():
-        return column.to_pandas()
-    return pd.Series(pd.arrays.ArrowExtensionArray(pa.chunked_array([column.to_arrow()])))
+    return column.to_pandas() if column.implementation.is_pandas_like() else arrow_series(column.to_arrow())
 
 
 def as_array(subject: str, value: Any, error: type[InputError] = InputError) -> NDArray:

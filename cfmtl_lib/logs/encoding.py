@@ -10,35 +10,70 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from cfmtl_lib import checks
 from cfmtl_lib.errors import LogError, check_choice, refuse_rows
+from cfmtl_lib.logs.alignment import as_array, as_numbers, plain_values
+from cfmtl_lib.logs.columns import (
+    UNKNOWN,
+    Column,
+    column_of,
+    encoded_column,
+    learnt_column,
+    numbers_of,
+)
+from cfmtl_lib.logs.tables import as_table, is_table
 
-KINDS = ("number", "category")
-UNKNOWN = ("error", "missing")
 FeatureRows: TypeAlias = "ArrayLike | pd.DataFrame | tuple[ArrayLike, ArrayLike]"
 """Types that features can have; see :meth:`FrameEncoder.matrix`."""
 
-MISSING = 0
-"""Code of a missing category; categories count from 1."""
 
+class EncodedRows(np.ndarray):
+    """Array of encoded rows that knows its encoder, as no array of codes can be told from raw numbers.
 
-@dataclass(frozen=True)
-class Column:
-    """Name and kind of one feature.
+    Rows that are chosen, copied or pickled know it too. Whatever is computed from them does not.
 
     Attributes
     ----------
-    name : str
-    kind : {"number", "category"}
-    categories : tuple
-        Categories in the order of their codes 1, 2, ...; empty for numbers.
+    encoder : FrameEncoder or None
+        Encoder that made the rows.
     """
 
-    name: str
-    kind: str
-    categories: tuple[Any, ...] = ()
+    encoder: FrameEncoder | None
 
-    def __post_init__(self) -> None:
-        check_choice(f"kind of column {self.name!r}", self.kind, KINDS)
+    @classmethod
+    def of(cls, matrix: NDArray[np.float64], encoder: FrameEncoder) -> Self:
+        """Mark a matrix, without copying it, as made by an encoder."""
+        rows = np.asarray(matrix).view(cls)
+        rows.encoder = encoder
+        return rows
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.encoder = None
+
+    def __getitem__(self, key: Any) -> Any:
+        chosen = super().__getitem__(key)
+        if isinstance(chosen, EncodedRows):
+            if isinstance(key, tuple) or chosen.ndim != 2:  # columns may be other ones
+                return np.asarray(chosen)
+            chosen.encoder = self.encoder
+        return chosen
+
+    def __array_wrap__(self, array: NDArray, context: Any = None, return_scalar: bool = False) -> Any:
+        plain = np.asarray(array)
+        return plain[()] if return_scalar else plain
+
+    def copy(self, order: Any = "C") -> Self:
+        """Copy the rows."""
+        return type(self).of(np.asarray(self).copy(order), self.encoder)  # type: ignore[arg-type]
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.copy()
+
+    def __reduce__(self) -> tuple:
+        return type(self).of, (np.asarray(self), self.encoder)
 
 
 @dataclass(frozen=True)
@@ -69,23 +104,35 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
     columns: tuple[Column, ...]
 
     @classmethod
-    def learn(cls, frame: pd.DataFrame, features: Sequence[str], categories: Collection[str] = ()) -> Self:
+    def learn(
+        cls,
+        frame: pd.DataFrame,
+        features: Sequence[str],
+        categories: Collection[str] = (),
+        *,
+        may_be_empty: bool = False,
+    ) -> Self:
         """Learn kinds and categories from a table.
 
         Parameters
         ----------
         frame : DataFrame
-            Table with a row for each unit.
+            Table with a row for each unit, of pandas, polars, pyarrow or another library.
         features : sequence of str
             Names of its columns, in the order of the features.
         categories : collection of str
-            Names of features that are categories though they hold whole numbers: ids, codes of shops.
+            Names of features that are categories though they hold whole numbers, or texts that look like
+            numbers: ids, codes of shops.
+        may_be_empty : bool
+            Whether a column of numbers without a single value is accepted, as in a fold of a search.
 
         Raises
         ------
         LogError
             If a column is not there, occurs twice, is neither numbers nor categories, or is all missing.
         """
+        frame = as_table(frame)
+        features, categories = names_of("features", features), names_of("categories", categories)
         if not features:
             raise LogError("features", expected="at least one column", found="none")
         twice = [name for k, name in enumerate(features) if name in features[:k]]
@@ -96,11 +143,23 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
             raise LogError(
                 "categories", expected=f"some of the features {list(features)}", found=repr(not_there[0])
             )
-        return cls(tuple(_learnt(frame, name, name in categories) for name in features))
+        return cls(
+            tuple(
+                learnt_column(column_of(frame, name), name, name in categories, may_be_empty=may_be_empty)
+                for name in features
+            )
+        )
 
     @classmethod
-    def of_pairs(cls, n_users: int, n_items: int, n_numbers: int) -> Self:
+    def of_pairs(cls, n_users: int, n_items: int, n_numbers: int | Sequence[str]) -> Self:
         """Make the encoder of user and item ids with numbers: two categories first, then the numbers.
+
+        Parameters
+        ----------
+        n_users, n_items : int
+            Sizes of the id spaces.
+        n_numbers : int or sequence of str
+            Number of columns of numbers, or their names.
 
         Examples
         --------
@@ -112,30 +171,62 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
             Column("user", "category", tuple(range(n_users))),
             Column("item", "category", tuple(range(n_items))),
         )
-        return cls(ids + tuple(Column(f"feature_{k}", "number") for k in range(n_numbers)))
+        names = [f"feature_{k}" for k in range(n_numbers)] if isinstance(n_numbers, int) else n_numbers
+        return cls(ids + tuple(Column(name, "number") for name in names))
 
-    def matrix(self, x: FeatureRows) -> NDArray[np.float64]:
-        """Encode rows of any form: a table, (pairs, numbers), or a matrix that is encoded already.
+    def matrix(self, x: FeatureRows, unknown: str = "error") -> NDArray[np.float64]:
+        """Encode rows of any form: a table, (pairs, numbers), or rows that this encoder made.
+
+        Parameters
+        ----------
+        x : DataFrame, (pairs, numbers), or array_like of shape (n, number of columns)
+            Columns of a table are found by name. A bare array is taken only if all columns are numbers,
+            for raw values of categories cannot be told from codes.
+        unknown : {"error", "missing", "warn"}
+            Treatment of categories that the encoder does not know; see :meth:`encode`.
 
         Raises
         ------
         LogError
-            If :meth:`encode` or :meth:`check` raises it.
+            If :meth:`encode` or :meth:`check` raises it, or an array may hold raw categories.
         """
-        if isinstance(x, pd.DataFrame):
-            return self.encode(x)
+        if is_table(x):
+            return self.encode(x, unknown)  # type: ignore[arg-type]
         if is_pairs_with_numbers(x):
-            pairs, numbers = np.asarray(x[0]), np.asarray(x[1], dtype=np.float64)
-            if pairs.dtype.kind not in "iu" or pairs.shape[1] != 2 or numbers.ndim != 2:
-                raise LogError(
-                    "x",
-                    expected="(integer pairs of shape (n, 2), floats of shape (n, p))",
-                    found=f"({pairs.dtype} of shape {pairs.shape}, shape {numbers.shape})",
-                )
-            if len(pairs) != len(numbers):
-                raise LogError("x", expected=f"{len(pairs)} rows of numbers", found=str(len(numbers)))
-            return self.check(np.column_stack([pairs + 1, numbers]))
-        return self.check(np.asarray(x))
+            return self.check(self._of_pairs(*x))
+        made_by = getattr(x, "encoder", None)
+        if made_by is not None and made_by != self:
+            raise LogError(
+                "x",
+                expected="rows that the encoder of the fitted log has made",
+                found="rows of another encoder",
+                advice="Encode them by model.schema_.encoder.encode(table).",
+            )
+        if made_by is None and self.is_category.any():
+            names = [column.name for column in self.columns if column.kind == "category"]
+            raise LogError(
+                "x",
+                expected=f"a table, as {', '.join(map(repr, names[:3]))} are categories",
+                found=f"{checks.describe(x)}, whose numbers may be codes or not",
+                advice="Pass the table itself; or the rows that model.schema_.encoder.encode(table) returns.",
+            )
+        return self.check(x)  # type: ignore[arg-type]
+
+    def _of_pairs(self, pairs: Any, numbers: Any) -> NDArray[np.float64]:
+        if is_table(numbers):
+            table = as_table(numbers)
+            columns = [numbers_of(column_of(table, c.name), c.name) for c in self.columns[2:]]
+            numbers = np.column_stack(columns)
+        ids, values = pair_columns(pairs), _as_floats(numbers)
+        if ids.dtype.kind not in "iu" or ids.ndim != 2 or ids.shape[1] != 2 or values.ndim != 2:
+            raise LogError(
+                "x",
+                expected="(integer pairs of shape (n, 2), floats of shape (n, p))",
+                found=f"({ids.dtype} of shape {ids.shape}, shape {values.shape})",
+            )
+        if len(ids) != len(values):
+            raise LogError("x", expected=f"{len(ids)} rows of numbers", found=str(len(values)))
+        return np.column_stack([ids.astype(np.float64) + 1, values])
 
     def encode(self, frame: pd.DataFrame, unknown: str = "error") -> NDArray[np.float64]:
         """Encode the rows of a table; shape (n, number of columns), float64, NaN for a missing number.
@@ -143,21 +234,22 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         Parameters
         ----------
         frame : DataFrame
-            Table with the columns of the encoder, in any order; other columns are ignored.
-        unknown : {"error", "missing"}
-            Treatment of categories that the encoder does not know.
+            Table of any library with the columns of the encoder, in any order; others are ignored.
+        unknown : {"error", "missing", "warn"}
+            Treatment of categories that the encoder does not know. "warn" takes them as missing with an
+            :class:`~cfmtl_lib.errors.UnknownCategoryWarning`.
 
         Raises
         ------
         LogError
-            If a column is missing, or holds texts among numbers, infinity, or an unknown category.
+            If a column is missing, or holds texts or dates among numbers, infinity, or an unknown category.
         """
+        frame = as_table(frame)
         if len(frame) == 0:
             raise LogError("frame", expected="at least one row", found="none")
         check_choice("unknown", unknown, UNKNOWN)
-        return np.column_stack(
-            [_encoded(column_of(frame, column.name), column, unknown == "missing") for column in self.columns]
-        )
+        codes = [encoded_column(column_of(frame, column.name), column, unknown) for column in self.columns]
+        return EncodedRows.of(np.column_stack(codes), self)
 
     def check(self, x: ArrayLike) -> NDArray[np.float64]:
         """Check shape, codes and numbers of features that are encoded already, and return them.
@@ -167,7 +259,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         LogError
             If this encoder cannot have made them; it names the first such column and row.
         """
-        matrix = np.asarray(x, dtype=np.float64)
+        matrix = _as_floats(x)
         if matrix.ndim != 2 or matrix.shape[1] != len(self.columns):
             raise LogError("x", expected=f"shape (n, {len(self.columns)})", found=f"shape {matrix.shape}")
         for column, values in zip(self.columns, matrix.T, strict=True):
@@ -178,7 +270,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
                 wrong = ~np.isin(values, np.arange(known + 1))
                 expected = f"codes 0 (missing) to {known}"
             refuse_rows(f"column {column.name!r}", wrong, expected=expected, found=values, error=LogError)
-        return np.ascontiguousarray(matrix)
+        return EncodedRows.of(np.ascontiguousarray(matrix), self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -211,96 +303,61 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         return cls(tuple(Column(c["name"], c["kind"], tuple(c["categories"])) for c in stored["columns"]))
 
 
-def numeric_column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """Read a column of numbers as float64, NaN where a number is missing.
-
-    Raises
-    ------
-    LogError
-        If the column is not there, or holds texts or infinity.
-    """
-    return _numbers(column_of(frame, name), name)
-
-
-def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Return a column of a table, or raise an error that lists its columns.
-
-    Raises
-    ------
-    LogError
-        If ``frame`` is no DataFrame, or the column is not there or there twice.
-    """
-    if not isinstance(frame, pd.DataFrame):
-        raise LogError("frame", expected="a pandas DataFrame", found=type(frame).__name__)
-    if name not in frame.columns:
-        some = ", ".join(map(repr, frame.columns[:12]))
-        more = ", ..." if frame.shape[1] > 12 else ""
-        raise LogError(
-            f"column {name!r}",
-            expected="a column of the table",
-            found="no such column",
-            advice=f"It has {some}{more}.",
-        )
-    column = frame[name]
-    if isinstance(column, pd.DataFrame):
-        raise LogError(f"column {name!r}", expected="one column of this name", found=f"{column.shape[1]}")
-    return column
-
-
 def is_pairs_with_numbers(x: object) -> TypeGuard[tuple[ArrayLike, ArrayLike]]:
     """Tell whether x is (pairs, numbers), and not a tuple of rows."""
     return isinstance(x, tuple) and len(x) == 2 and np.ndim(x[0]) == 2
 
 
-def _learnt(frame: pd.DataFrame, name: str, is_category: bool) -> Column:
-    values = column_of(frame, name)
-    present = values.dropna()
-    if present.empty:
-        raise LogError(f"column {name!r}", expected="some value", found="missing values only")
-    present = present.infer_objects()  # numbers in a column of objects, e.g. beside a missing value
-    if is_category and pd.api.types.is_numeric_dtype(present):
-        if (present % 1 == 0).all():
-            return Column(name, "category", tuple(sorted(int(level) for level in pd.unique(present))))
+def pair_columns(pairs: Any) -> NDArray:
+    """Return pairs as an array; of a table, its columns "user" and "item" by name.
+
+    Raises
+    ------
+    LogError
+        If a table has no such columns.
+    """
+    if not is_table(pairs):
+        return as_array("x", pairs, LogError)
+    table = as_table(pairs)
+    if not {"user", "item"} <= set(table.columns):
         raise LogError(
-            f"column {name!r}", expected="whole numbers or texts, as it is a category", found="fractions"
+            "x",
+            expected="a table with the columns 'user' and 'item'",
+            found=f"the columns {list(table.columns[:6])}",
+            advice="Rename them, or pass an array of shape (n, 2): users, then items.",
         )
-    if pd.api.types.is_bool_dtype(present) or pd.api.types.is_numeric_dtype(present):
-        return Column(name, "number")
-    if isinstance(present.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(present):
-        # All levels that a pandas categorical names, also those that no row has: parts of a table agree.
-        named = isinstance(present.dtype, pd.CategoricalDtype)
-        levels = (present.cat.categories if named else pd.unique(present)).tolist()
-        if all(isinstance(level, str) for level in levels):
-            return Column(name, "category", tuple(sorted(levels)))
-    raise LogError(
-        f"column {name!r}",
-        expected="numbers, booleans, or texts (categories)",
-        found=f"dtype {values.dtype}, first value {present.iloc[0]!r}",
-        advice="Turn dates into numbers as of the assignment (days since the last purchase), and other codes "
-        "into texts.",
-    )
+    columns = []
+    for name in ("user", "item"):
+        values = plain_values(column_of(table, name))
+        if values.dtype.kind not in "iu":
+            raise LogError(
+                f"column {name!r}",
+                expected="whole numbers from 0, none missing",
+                found=f"dtype {column_of(table, name).dtype}",
+                advice="Number ids by pandas.factorize.",
+            )
+        columns.append(values)
+    return np.stack(columns, axis=1)
 
 
-def _encoded(values: pd.Series, column: Column, unknown_is_missing: bool) -> NDArray[np.float64]:
-    if column.kind == "number":
-        return _numbers(values, column.name)
-    codes = pd.Index(column.categories, dtype=object).get_indexer(values.astype(object)) + 1
-    unknown = np.asarray(values.notna()) & (codes == MISSING) & (not unknown_is_missing)
-    shown = np.asarray(values.astype(object))
-    refuse_rows(
-        f"column {column.name!r}",
-        unknown,
-        expected=f"one of the {len(column.categories)} categories that the log had",
-        found=shown,
-        advice="Map it to one of them, or to a missing value.",
-        error=LogError,
-    )
-    return codes.astype(np.float64)
+def names_of(subject: str, names: Any) -> list:
+    """Return names of columns as a list; refuse a single text, whose letters would be names.
+
+    Raises
+    ------
+    LogError
+        If it is no sequence of names.
+    """
+    if isinstance(names, str):
+        raise LogError(
+            subject, expected="a list of names", found=f"the text {names!r}", advice=f"Pass [{names!r}]."
+        )
+    try:
+        return list(names)
+    except TypeError:
+        raise LogError(subject, expected="a list of names", found=checks.describe(names)) from None
 
 
-def _numbers(values: pd.Series, name: str) -> NDArray[np.float64]:
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    wrong = (np.isnan(numbers) & np.asarray(values.notna())) | np.isinf(numbers)
-    shown = np.asarray(values.astype(object))
-    refuse_rows(f"column {name!r}", wrong, expected="finite numbers", found=shown, error=LogError)
-    return numbers
+def _as_floats(x: Any) -> NDArray[np.float64]:
+    values = as_array("x", x, LogError)
+    return as_numbers("x", values.ravel(), error=LogError).reshape(values.shape)

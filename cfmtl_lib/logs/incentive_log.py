@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cfmtl_lib.errors import InputError, LogError
-from cfmtl_lib.logs.alignment import common_index, index_of, plain_values
-from cfmtl_lib.logs.encoding import (
-    FeatureRows,
-    FrameEncoder,
-    column_of,
-    is_pairs_with_numbers,
-    numeric_column,
-)
-from cfmtl_lib.logs.validation import (
+from cfmtl_lib import checks
+from cfmtl_lib.errors import LogError, check_choice
+from cfmtl_lib.logs.alignment import aligned_values, common_index, index_of, plain_values
+from cfmtl_lib.logs.columns import column_of, numeric_column
+from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder, names_of
+from cfmtl_lib.logs.outcomes import (
+    MISSING_COLLECTED,
     binary_column,
     checked_binary,
+    collected_values,
+    outcome_columns,
+    refuse_collected_untreated,
+    refuse_double_roles,
+)
+from cfmtl_lib.logs.tables import as_table
+from cfmtl_lib.logs.validation import (
     checked_labels,
     checked_propensity,
+    checked_rows,
     checked_size,
-    checked_x,
     draw_groups,
-    encoder_of_pairs,
-    outcome_columns,
+    features_of_fit,
+    locked,
+    log_features,
 )
 from cfmtl_lib.strata import observed_cell
 
@@ -39,12 +44,13 @@ class IncentiveLog:
 
     Parameters
     ----------
-    x : array_like of shape (n, 2), integer, or (n, p), float; or a tuple of both
-        User and item index of each row (from 0), or features, or pairs with features.
+    x : array_like of shape (n, 2), integer, or (n, p), float; or a tuple of both; or DataFrame
+        User and item index of each row (from 0), or features, or pairs with features. All columns of a table
+        are features, whole numbers too; texts are categories.
     t, c, y : array_like of shape (n,), 0/1
         Incentive given, incentive collected, converted.
-    propensity : array_like of shape (n,), float in (0, 1), optional
-        Known propensity P(T=1 | x), where the assignment was designed.
+    propensity : float in (0, 1), or array_like of shape (n,), optional
+        Known propensity P(T=1 | x), where the assignment was designed; one number if it was the same for all.
     n_users, n_items : int, optional
         Size of the id spaces, if later predictions need ids beyond those of the log.
         The largest id plus one if left out. Only for pairs.
@@ -57,6 +63,15 @@ class IncentiveLog:
     index : pandas.Index, optional
         Labels of the rows. Those of the pandas objects that the log is made of if left out, or None if
         there are none. Later arguments with labels (a Series) are matched with them.
+    pairs : bool, optional
+        Whether x holds user and item ids. If left out, an array of integers of shape (n, 2) does, and a table
+        does not. With True, a table has to have the columns "user" and "item".
+    missing_collected : {"error", "untreated"}
+        Whether a missing c is refused, or read as 0 where t is 0.
+
+    Notes
+    -----
+    The log holds copies of all arrays, which cannot be changed.
 
     Raises
     ------
@@ -87,44 +102,43 @@ be collected that was not given: check how t and c were joined.
     encoder: FrameEncoder | None = None
     index: pd.Index | None = None
     is_pairs: bool = field(init=False)
+    pairs: InitVar[bool | None] = None
+    missing_collected: InitVar[str] = "error"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, pairs: bool | None, missing_collected: str) -> None:
         put = object.__setattr__  # frozen: the checked arrays replace what was passed
         if self.index is None:
             put(self, "index", common_index({name: getattr(self, name) for name in ("x", "t", "c", "y")}))
-        if self.encoder is None and is_pairs_with_numbers(self.x):
-            put(self, "encoder", encoder_of_pairs(*self.x, self.n_users, self.n_items))
-        x, is_pairs = checked_x(self.x) if self.encoder is None else (self.encoder.matrix(self.x), False)
+        refuse_double_roles(self.x, {name: getattr(self, name) for name in ("t", "c", "y")})
+        given_sizes = (self.n_users, self.n_items)
+        x, encoder, is_pairs = log_features(self.x, self.encoder, pairs, *given_sizes)
         n = len(x)
-        put(self, "x", x)
-        put(self, "is_pairs", is_pairs)
         if self.index is not None and len(self.index) != n:
             raise LogError("index", expected=f"{n} labels, one for each row", found=str(len(self.index)))
-        for name in ("t", "c", "y"):
-            put(self, name, checked_binary(name, getattr(self, name), n, self.index))
-        not_given = np.flatnonzero((self.c == 1) & (self.t == 0))
-        if not_given.size:
-            raise LogError(
-                "c",
-                expected="0 wherever t is 0",
-                found="1",
-                row=int(not_given[0]),
-                advice="Nothing can be collected that was not given: check how t and c were joined.",
-            )
+        t = checked_binary("t", self.t, n, self.index)
+        check_choice("missing_collected", missing_collected, MISSING_COLLECTED)
+        collected = aligned_values("c", self.c, self.index, n, error=LogError)
+        c = collected_values("c", collected, t, missing_collected)
+        refuse_collected_untreated(t, c)
         for arm in (0, 1):
-            if not (self.t == arm).any():
+            if not (t == arm).any():
                 raise LogError(
                     "t",
                     expected="rows in both arms",
                     found=f"no row with t = {arm} among {n}",
                     advice="Effects need treated and untreated rows.",
                 )
+        columns = {"x": x, "t": t, "c": c, "y": checked_binary("y", self.y, n, self.index)}
         if self.propensity is not None:
-            put(self, "propensity", checked_propensity(self.propensity, n, self.index))
+            columns["propensity"] = checked_propensity(self.propensity, n, self.index)
         if self.cluster is not None:
-            put(self, "cluster", checked_labels(self.cluster, n, self.index))
-        for name, ids in (("n_users", x[:, 0]), ("n_items", x[:, -1])):
-            put(self, name, checked_size(name, getattr(self, name), ids) if is_pairs else None)
+            columns["cluster"] = checked_labels(self.cluster, n, self.index)
+        for name, values in columns.items():
+            put(self, name, locked(values))
+        put(self, "encoder", encoder)
+        put(self, "is_pairs", is_pairs)
+        for name, size, ids in zip(("n_users", "n_items"), given_sizes, (x[:, 0], x[:, -1]), strict=True):
+            put(self, name, checked_size(name, size, ids) if is_pairs else None)
 
     @classmethod
     def from_frame(
@@ -136,30 +150,34 @@ be collected that was not given: check how t and c were joined.
         converted: str,
         features: Sequence[str],
         categories: Collection[str] = (),
-        propensity: str | ArrayLike | None = None,
+        propensity: str | float | ArrayLike | None = None,
         cluster: str | ArrayLike | None = None,
         encoder: FrameEncoder | None = None,
+        missing_collected: str = "error",
     ) -> Self:
         """Make a log from a table of campaign rows, and keep the encoder of its features.
 
         Parameters
         ----------
         frame : DataFrame
-            Table with a row for each unit.
+            Table with a row for each unit: of pandas, polars, pyarrow, or what narwhals knows else.
         treatment, collected, converted : str
             Names of columns of 0/1 (or booleans), without missing values.
         features : sequence of str
             Names of columns known *before* the assignment: numbers, booleans, or texts (categories). Missing
             values are allowed and stay missing.
         categories : collection of str
-            Names of features that are categories though they hold whole numbers: ids, codes of shops.
-        propensity : str or array_like of shape (n,), optional
-            Column, or values, of the known propensity P(T=1 | x).
+            Names of features that are categories though they hold whole numbers, or texts that look like
+            numbers: ids, codes of shops.
+        propensity : str, float, or array_like of shape (n,), optional
+            Column, or values, of the known propensity P(T=1 | x); one number if it was the same for all rows.
         cluster : str or array_like of shape (n,), optional
             Column, or labels, of the rows that were assigned together.
         encoder : FrameEncoder, optional
             Encoder of an earlier log, so that a model that was fitted to it accepts this one. Learnt from the
             table if left out.
+        missing_collected : {"error", "untreated"}
+            Whether a missing value of ``collected`` is refused, or read as 0 in untreated rows.
 
         Returns
         -------
@@ -182,8 +200,16 @@ be collected that was not given: check how t and c were joined.
         ... )
         IncentiveLog(3 rows of 2 features: 2 treated, 1 collected, 2 converted)
         """
+        index, frame = index_of(frame), as_table(frame)
+        features = names_of("features", features)
         roles = {"treatment": treatment, "collected": collected, "converted": converted}
+        given = roles | {
+            role: name
+            for role, name in (("propensity", propensity), ("cluster", cluster))
+            if isinstance(name, str)
+        }
         for role, name in roles.items():
+            column_of(frame, name)  # refuses what is no name
             if name in features:
                 raise LogError(
                     "features",
@@ -191,40 +217,44 @@ be collected that was not given: check how t and c were joined.
                     found=f"{name!r}, the column of {role}",
                     advice="A feature that the assignment can change makes every estimate wrong.",
                 )
-        columns = {role: binary_column(frame, name) for role, name in roles.items()}
-        t, c = columns["treatment"], columns["collected"]
-        not_given = np.flatnonzero((c == 1) & (t == 0))
-        if not_given.size:
-            raise LogError(
-                f"column {collected!r}",
-                expected=f"0 wherever {treatment!r} is 0",
-                found="1",
-                row=int(not_given[0]),
-                advice="Nothing can be collected that was not given: check how the two were joined.",
-            )
+            others = [other for other, taken in given.items() if other != role and taken == name]
+            if others:
+                raise LogError(
+                    role, expected="a column of its own", found=f"{name!r}, the column of {others[0]} too"
+                )
+        t = binary_column(frame, treatment)
+        check_choice("missing_collected", missing_collected, MISSING_COLLECTED)
+        c = collected_values(
+            f"column {collected!r}", plain_values(column_of(frame, collected)), t, missing_collected
+        )
+        refuse_collected_untreated(t, c, f"column {collected!r}", repr(treatment))
         if isinstance(propensity, str):
             propensity = numeric_column(frame, propensity)
         if isinstance(cluster, str):
             cluster = plain_values(column_of(frame, cluster))
-        learnt = FrameEncoder.learn(frame, list(features), categories) if encoder is None else encoder
+        learnt = FrameEncoder.learn(frame, features, categories) if encoder is None else encoder
         if learnt.names != tuple(features):
             raise LogError(
-                "encoder", expected=f"the features {list(features)}", found=f"those of {list(learnt.names)}"
+                "encoder", expected=f"the features {features}", found=f"those of {list(learnt.names)}"
             )
         return cls(
             x=learnt.encode(frame),
             t=t,
             c=c,
-            y=columns["converted"],
+            y=binary_column(frame, converted),
             propensity=propensity,  # type: ignore[arg-type]  # the constructor checks
             cluster=cluster,  # type: ignore[arg-type]
             encoder=learnt,
-            index=index_of(frame),
+            index=index,
         )
 
     @classmethod
     def from_xy(
-        cls, x: IncentiveLog | FeatureRows, y: ArrayLike | pd.DataFrame | None = None
+        cls,
+        x: IncentiveLog | FeatureRows,
+        y: ArrayLike | pd.DataFrame | None = None,
+        *,
+        pairs: bool | None = None,
     ) -> IncentiveLog:
         """Return a log, or make one of features and outcomes as scikit-learn passes them to ``fit(X, y)``.
 
@@ -234,6 +264,8 @@ be collected that was not given: check how t and c were joined.
             Log, or features. All columns of a DataFrame are features; texts are categories.
         y : array_like of shape (n, 3), 0/1, optional
             Columns: incentive given, collected, converted. Only with features.
+        pairs : bool, optional
+            Whether an array of integers in two columns holds user and item ids. It has to be given for one.
 
         Raises
         ------
@@ -244,22 +276,23 @@ be collected that was not given: check how t and c were joined.
             if y is not None:
                 raise LogError("y", expected="none, as the log holds the outcomes", found="another y")
             return x
-        outcomes = outcome_columns(y, index_of(x))
-        encoder = FrameEncoder.learn(x, list(x.columns)) if isinstance(x, pd.DataFrame) else None
-        index = index_of(y) if index_of(x) is None else index_of(x)
-        return cls(x, *outcomes, encoder=encoder, index=index)  # type: ignore[arg-type]  # the constructor checks
+        index = index_of(x) if index_of(x) is not None else index_of(y)
+        outcomes = outcome_columns(y, index)
+        refuse_double_roles(x, y)
+        features, encoder, pairs = features_of_fit(x, pairs)
+        return cls(features, *outcomes, encoder=encoder, index=index, pairs=pairs)
 
     of = from_xy  # its name in 0.1
 
     def take(self, rows: ArrayLike) -> Self:
-        """Select rows of the log, by a mask or by positions.
+        """Select rows of the log, by a mask or by positions; a Series is a mask with the log's labels.
 
         Raises
         ------
         LogError
             If an arm is left without rows.
         """
-        chosen = np.asarray(rows)
+        chosen = checked_rows(rows, len(self), self.index)
         return replace(
             self,
             x=self.x[chosen],
@@ -298,9 +331,8 @@ be collected that was not given: check how t and c were joined.
 
     def split_mask(self, share: float = 0.5, *, seed: int = 0) -> NDArray[np.bool_]:
         """Mark the rows in the first part of :meth:`split`, for columns outside the log; shape (n,)."""
-        if not 0 < share < 1:
-            raise InputError("share", expected="a number in (0, 1)", found=repr(share))
-        rng = np.random.default_rng(seed)
+        share = checks.check_number(share, "share", low=0, high=1, low_open=True, high_open=True)
+        rng = np.random.default_rng(checks.check_seed(seed))
         return draw_groups(self.groups, lambda n_groups: round(share * n_groups), rng)
 
     @property

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from cfmtl_lib.checks import check_count
 from cfmtl_lib.errors import InputError, LogError, refuse_rows
+from cfmtl_lib.logs.outcomes import checked_binary
 from cfmtl_lib.logs.parquet_files import ParquetPart, open_parquet, whole_numbers
-from cfmtl_lib.logs.validation import check_pairs, checked_binary, checked_size
+from cfmtl_lib.logs.validation import check_pairs, checked_size
 from cfmtl_lib.strata import observed_cell
 
 

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
+from numpy.typing import NDArray
 
 from cfmtl_lib.errors import LogError
 from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.logs.tables import is_table
 from cfmtl_lib.logs.validation import check_pairs, checked_x
 
 
@@ -56,16 +54,25 @@ This model was fitted on pairs.
 
     of = from_log  # its name in 0.1
 
-    def matrix(self, x: IncentiveLog | FeatureRows) -> NDArray:
+    def matrix(self, x: IncentiveLog | FeatureRows, unknown: str = "error") -> NDArray:
         """Convert x to the matrix that models take: (n, 2) int64, or (n, p) floats.
 
         A log is refused if its encoder differs from that of the fitted log, as its codes would mean other
-        categories. An array of codes cannot be checked for that.
+        categories.
+
+        Parameters
+        ----------
+        x : IncentiveLog, array_like, DataFrame or (pairs, features)
+            Rows of the kind that the fitted log had. Columns of a table are found by name.
+        unknown : {"error", "missing", "warn"}
+            Treatment of categories that the fitted log did not have; see
+            :meth:`~cfmtl_lib.logs.encoding.FrameEncoder.encode`.
 
         Raises
         ------
         LogError
             If x has another kind or shape than the x of the fitted log, or a value that the schema excludes.
+            Also if x is an array, and the fitted log had categories, whose codes cannot be told from values.
         """
         if isinstance(x, IncentiveLog):
             if x.encoder != self.encoder:
@@ -77,18 +84,18 @@ This model was fitted on pairs.
                 )
             x = x.x
         if self.encoder is not None:
-            return self.encoder.matrix(x)
+            return self.encoder.matrix(x, unknown)
         if self.pair_space is not None:
-            return check_pairs(np.asarray(x), *self.pair_space)
-        if isinstance(x, pd.DataFrame):
+            return check_pairs(x, *self.pair_space)  # type: ignore[arg-type]  # checked there
+        if is_table(x):
             raise LogError(
                 "x",
                 expected="an array, as in the log",
-                found="a DataFrame",
+                found=f"a {type(x).__name__}",
                 advice="Fit on IncentiveLog.from_frame to predict from tables, or pass x.to_numpy().",
             )
-        features, is_pairs = checked_x(_as_floats(x))
-        if is_pairs or features.shape[1] != self.n_features:
+        features, _ = checked_x(x, pairs=False)
+        if features.shape[1] != self.n_features:
             raise LogError(
                 "x",
                 expected=f"float features of shape (n, {self.n_features})",
@@ -113,11 +120,3 @@ This model was fitted on pairs.
             None if space is None else (int(space[0]), int(space[1])),
             None if encoder is None else FrameEncoder.from_dict(encoder),
         )
-
-
-def _as_floats(x: object) -> ArrayLike:
-    """Convert integers to floats, since x of a model that was fitted on features cannot be ids."""
-    if issparse(x):
-        return x  # type: ignore[return-value]  # to be refused with the others
-    values = np.asarray(x)
-    return values.astype(np.float64) if values.dtype.kind in "iub" else values

@@ -1,22 +1,95 @@
-"""Checks of the columns of a log: each returns the column as a log stores it, or raises :class:`LogError`."""
+"""Checks of features, labels and sizes of a log: each returns what a log stores, or raises a LogError."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 
+from cfmtl_lib import checks
 from cfmtl_lib.errors import LogError, refuse_rows
-from cfmtl_lib.logs.alignment import aligned_numbers, aligned_values, as_numbers, label_codes, row_order
-from cfmtl_lib.logs.encoding import FrameEncoder, numeric_column
+from cfmtl_lib.logs.alignment import aligned_numbers, aligned_values, as_array, label_codes
+from cfmtl_lib.logs.columns import refuse_lost_digits
+from cfmtl_lib.logs.encoding import EncodedRows, FrameEncoder, is_pairs_with_numbers, pair_columns
+from cfmtl_lib.logs.tables import as_table, is_table
+
+LARGEST_ID = 2**31 - 1
+"""Largest user or item id, for each id up to the largest has parameters of its own."""
+
+
+def log_features(
+    x: Any, encoder: FrameEncoder | None, pairs: bool | None, n_users: int | None, n_items: int | None
+) -> tuple[NDArray, FrameEncoder | None, bool]:
+    """Return the x of a log, its encoder, and whether it holds pairs.
+
+    Parameters
+    ----------
+    x : array_like, DataFrame, or (pairs, numbers)
+    encoder : FrameEncoder, optional
+        Encoder of the log; learnt from a table if left out.
+    pairs : bool, optional
+        Whether x holds ids. If left out, an array of integers of shape (n, 2) does, and a table does not.
+    n_users, n_items : int, optional
+        Sizes of the id spaces.
+
+    Raises
+    ------
+    LogError
+        If x is neither pairs nor features.
+    """
+    if pairs is not None:
+        pairs = checks.check_flag(pairs, "pairs")
+    if encoder is None and is_pairs_with_numbers(x):
+        encoder = encoder_of_pairs(*x, n_users, n_items)
+    elif encoder is None and is_table(x) and not pairs:
+        x = as_table(x)
+        encoder = FrameEncoder.learn(x, list(x.columns))
+    elif encoder is None and isinstance(x, EncodedRows):
+        encoder = x.encoder
+    if encoder is None:
+        matrix, is_pairs = checked_x(x, pairs)
+    else:
+        named, is_pairs = is_table(x) or is_pairs_with_numbers(x), False
+        matrix = encoder.matrix(x) if named else encoder.check(x)
+    for name, size in (("n_users", n_users), ("n_items", n_items)):
+        if size is not None and not is_pairs and not is_pairs_with_numbers(x):
+            raise LogError(name, expected="none, as x holds features", found=checks.describe(size))
+    return matrix, encoder, is_pairs
+
+
+def features_of_fit(x: Any, pairs: bool | None) -> tuple[Any, FrameEncoder | None, bool | None]:
+    """Return x of ``fit(X, y)``, its encoder, and whether it holds ids: integers are features there.
+
+    Raises
+    ------
+    LogError
+        If two columns of integers may be features or ids, and ``pairs`` does not say which.
+    """
+    if is_table(x) and not pairs:
+        table = as_table(x)
+        return table, FrameEncoder.learn(table, list(table.columns), may_be_empty=True), None
+    if is_table(x) or is_pairs_with_numbers(x) or isinstance(x, EncodedRows):
+        return x, None, pairs
+    given = _array_of_x(x)
+    if pairs is None and given.dtype.kind in "iu":
+        if given.ndim == 2 and given.shape[1] == 2:
+            raise LogError(
+                "x",
+                expected="features as floats, or pairs=True",
+                found="two columns of whole numbers, which may be features or user and item ids",
+                advice="Pass x.astype(float) for features. For ids: fit(x, y, pairs=True), or "
+                "fit(IncentiveLog(x, t, c, y)).",
+            )
+        pairs = False
+    return given, None, pairs
 
 
 def check_pairs(x: ArrayLike, n_users: int, n_items: int) -> NDArray[np.int64]:
     """Return x as (n, 2) int64 pairs, or raise :class:`LogError` that names the first unknown id."""
-    pairs, is_pairs = checked_x(x)
+    pairs, is_pairs = checked_x(x if not is_table(x) else pair_columns(x))
     if not is_pairs:
         raise LogError(
             "x",
@@ -37,44 +110,45 @@ def check_pairs(x: ArrayLike, n_users: int, n_items: int) -> NDArray[np.int64]:
     return pairs
 
 
-def encoder_of_pairs(
-    pairs: ArrayLike, numbers: ArrayLike, n_users: int | None, n_items: int | None
-) -> FrameEncoder:
+def encoder_of_pairs(pairs: Any, numbers: Any, n_users: int | None, n_items: int | None) -> FrameEncoder:
     """Make the encoder of pairs that come with numbers, with the id spaces of the log."""
-    ids, _ = checked_x(pairs)
+    ids, _ = checked_x(pair_columns(pairs), True)
+    named = list(as_table(numbers).columns) if is_table(numbers) else np.asarray(numbers).shape[-1]
     return FrameEncoder.of_pairs(
-        checked_size("n_users", n_users, ids[:, 0]),
-        checked_size("n_items", n_items, ids[:, 1]),
-        np.asarray(numbers).shape[-1],
+        checked_size("n_users", n_users, ids[:, 0]), checked_size("n_items", n_items, ids[:, 1]), named
     )
 
 
-def checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
-    """Return pairs as int64 or finite features as floats, and whether they are pairs."""
-    if issparse(value):
-        raise LogError(
-            "x",
-            expected="a dense array",
-            found="a sparse one",
-            advice="sparse input is not supported: x.toarray().",
-        )
-    x = np.asarray(value)
+def checked_x(value: Any, pairs: bool | None = None) -> tuple[NDArray, bool]:
+    """Return pairs as int64 or finite features as floats, and whether they are pairs.
+
+    Parameters
+    ----------
+    value : array_like of shape (n, 2) or (n, p)
+    pairs : bool, optional
+        Whether they are ids; integers in two columns are if left out.
+    """
+    x = _array_of_x(pair_columns(value) if pairs else value)
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
         raise LogError("x", expected="shape (n, 2) or (n, p) with n, p > 0", found=f"shape {x.shape}")
+    if x.dtype.kind in "iub" and pairs is False:
+        x = x.astype(np.float64)
     if x.dtype.kind in "iu":
-        if x.shape[1] != 2:
-            raise LogError(
-                "x",
-                expected="two columns of ids, or float features",
-                found=f"integers of shape {x.shape}",
-                advice="Pass features as floats: x.astype(float).",
-            )
-        if x.min() < 0:
-            negative = np.flatnonzero((x < 0).any(axis=1))
-            raise LogError("x", expected="ids >= 0", found=str(x[negative[0]].tolist()), row=int(negative[0]))
-        return np.ascontiguousarray(x, dtype=np.int64), True
+        return _checked_ids(x), True
+    if pairs:
+        raise LogError(
+            "x",
+            expected="(n, 2) integer user and item ids",
+            found=f"{x.dtype} of shape {x.shape}",
+            advice="Number ids by pandas.factorize.",
+        )
     if x.dtype.kind != "f":
-        raise LogError("x", expected="integer pairs or float features", found=f"dtype {x.dtype}")
+        raise LogError(
+            "x",
+            expected="integer pairs or float features",
+            found=f"dtype {x.dtype}",
+            advice="Pass features as floats, x.astype(float), and texts in a table.",
+        )
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if bad.size:
         raise LogError(
@@ -87,72 +161,55 @@ def checked_x(value: ArrayLike) -> tuple[NDArray, bool]:
     return np.ascontiguousarray(x), False
 
 
-def checked_binary(name: str, value: ArrayLike, n: int, index: pd.Index | None = None) -> NDArray[np.int8]:
-    """Return a column of n 0/1 values as int8, in the order of the labels of the log."""
-    column = aligned_values(name, value, index, n, error=LogError)
-    if column.dtype.kind in "biuf":
-        pass
-    elif column.dtype.kind == "O":
-        column = as_numbers(name, column, expected="0 or 1", error=LogError)
-    else:
-        raise LogError(name, expected="0/1 numbers", found=f"dtype {column.dtype}")
-    wrong = (column != 0) & (column != 1)  # NaN differs from both
-    refuse_rows(name, wrong, expected="0 or 1", found=column, error=LogError)
-    return column.astype(np.int8)
+def _array_of_x(value: Any) -> NDArray:
+    x = as_array("x", value, LogError)
+    if x.ndim == 0:
+        raise LogError("x", expected="an array", found=checks.describe(value))
+    return x
 
 
-def binary_column(frame: pd.DataFrame, name: str) -> NDArray[np.int8]:
-    """Read a column of 0/1 of a table as int8; errors name the column."""
-    values = numeric_column(frame, name)
-    wrong = np.flatnonzero((values != 0) & (values != 1))
-    if wrong.size:
-        found = "a missing value" if np.isnan(values[wrong[0]]) else f"{values[wrong[0]]:g}"
-        raise LogError(f"column {name!r}", expected="0 or 1", found=found, row=int(wrong[0]))
-    return values.astype(np.int8)
-
-
-def outcome_columns(
-    y: ArrayLike | pd.DataFrame | None, index: pd.Index | None = None
-) -> tuple[NDArray, NDArray, NDArray]:
-    """Split a y of shape (n, 3) into incentive given, collected and converted.
-
-    A table whose labels are those of x (``index``) in another order is brought into theirs.
-    """
-    if index is not None and isinstance(y, pd.DataFrame) and len(y) == len(index):
-        order = row_order("y", y.index, index, len(index), error=LogError)
-        y = y if order is None else y.iloc[order]
-    outcomes = None if y is None else np.asarray(y)
-    if outcomes is None or outcomes.ndim != 2 or outcomes.shape[1] != 3:
+def _checked_ids(x: NDArray) -> NDArray[np.int64]:
+    if x.shape[1] != 2:
         raise LogError(
-            "y",
-            expected="shape (n, 3): incentive given, collected, converted",
-            found="none" if outcomes is None else f"shape {outcomes.shape}",
-            advice="Pass an IncentiveLog alone, or x and y.",
+            "x",
+            expected="two columns of ids, or float features",
+            found=f"integers of shape {x.shape}",
+            advice="Pass features as floats: x.astype(float).",
         )
-    t, c, converted = outcomes.T
-    return t, c, converted
+    for wrong, expected in ((x < 0, "ids >= 0"), (x > LARGEST_ID, f"ids up to {LARGEST_ID}")):
+        rows = np.flatnonzero(wrong.any(axis=1))
+        if rows.size:
+            raise LogError(
+                "x",
+                expected=expected,
+                found=str(x[rows[0]].tolist()),
+                row=int(rows[0]),
+                advice="Number ids from 0 by pandas.factorize.",
+            )
+    return np.ascontiguousarray(x, dtype=np.int64)
 
 
-def checked_labels(
-    value: ArrayLike, n: int, index: pd.Index | None = None, subject: str = "cluster"
-) -> NDArray:
+def checked_labels(value: Any, n: int, index: pd.Index | None = None, subject: str = "cluster") -> NDArray:
     """Return labels of n rows; check that none is missing."""
     labels = aligned_values(subject, value, index, n, error=LogError)
-    missing = pd.isna(labels)
     refuse_rows(
         subject,
-        missing,
-        expected="a label for each row",
-        found="none",
+        pd.isna(labels),
+        expected="a label in each row",
+        found="a missing one",
         advice="Give rows of unknown label one of their own.",
         error=LogError,
     )
+    refuse_lost_digits(subject, labels)
     return labels
 
 
-def checked_propensity(value: ArrayLike, n: int, index: pd.Index | None = None) -> NDArray[np.float64]:
-    """Return n propensities; check that each lies strictly between 0 and 1."""
-    propensity = aligned_numbers("propensity", value, index, n, error=LogError)
+def checked_propensity(value: Any, n: int, index: pd.Index | None = None) -> NDArray[np.float64]:
+    """Return n propensities, or one number for all; check that each lies strictly between 0 and 1."""
+    one = checks.real_number(value)
+    propensity = (
+        aligned_numbers("propensity", value, index, n, error=LogError) if np.isnan(one) else np.full(n, one)
+    )
     refuse_rows(
         "propensity",
         ~((propensity > 0) & (propensity < 1)),
@@ -168,9 +225,52 @@ def checked_size(name: str, size: int | None, ids: NDArray) -> int:
     least = int(ids.max()) + 1
     if size is None:
         return least
-    if size < least:
-        raise LogError(name, expected=f"at least {least}, for the ids of x", found=str(size))
-    return int(size)
+    whole = checks.whole_number(size)
+    if whole is None or whole < least or whole > LARGEST_ID + 1:
+        raise LogError(
+            name,
+            expected=f"at least {least}, for the ids of x, as an int",
+            found=checks.describe(size),
+        )
+    return whole
+
+
+def checked_rows(rows: Any, n: int, index: pd.Index | None) -> NDArray:
+    """Return a mask or positions of rows; a Series of booleans is matched with the labels of the log.
+
+    Raises
+    ------
+    LogError
+        If it is neither, or a position lies outside the log.
+    """
+    if isinstance(rows, pd.Series) and pd.api.types.is_bool_dtype(rows.dtype):
+        rows = aligned_values("rows", rows, index, n, error=LogError)
+    chosen = _array_of_rows(rows)
+    if chosen.ndim != 1 or chosen.dtype.kind not in "biu" or (chosen.dtype.kind == "b" and len(chosen) != n):
+        raise LogError(
+            "rows",
+            expected=f"a mask of shape ({n},), or positions as integers",
+            found=f"{chosen.dtype} of shape {chosen.shape}",
+        )
+    if chosen.dtype.kind != "b":
+        outside = (chosen < -n) | (chosen >= n) if chosen.dtype.kind == "i" else chosen >= n
+        refuse_rows("rows", outside, expected=f"positions below {n}, the rows", found=chosen, error=LogError)
+    return chosen
+
+
+def _array_of_rows(rows: Any) -> NDArray:
+    chosen = as_array("rows", rows, LogError)
+    return chosen.astype(np.intp) if chosen.size == 0 else chosen
+
+
+def locked(values: NDArray) -> NDArray:
+    """Return a copy that nobody can change: a log was checked once, and has to stay as it was."""
+    encoder = getattr(values, "encoder", None)
+    plain = np.array(values, copy=True)
+    plain.flags.writeable = False
+    if encoder is None:
+        return plain
+    return EncodedRows.of(plain, encoder)
 
 
 def draw_groups(

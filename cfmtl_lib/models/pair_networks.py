@@ -237,7 +237,8 @@ def predict_probability(network: PairNetwork, x: ArrayLike) -> NDArray[np.float6
     LogError
         If an id lies outside the tables of the network.
     """
-    pairs = torch.from_numpy(check_pairs(x, network.n_users, network.n_items))
+    # A copy, for the arrays of a log are locked and torch would take them for its own.
+    pairs = torch.tensor(check_pairs(x, network.n_users, network.n_items))
     device = network.user.device
     parts = []
     n_rows = ROWS_PER_PREDICTION if isinstance(network, AdditiveNetwork) else ROWS_OF_EMBEDDINGS

@@ -345,7 +345,9 @@ def test_long_codes_with_missing_values_are_features_with_every_digit(study, tmp
     table.loc[5, "code"] = pd.NA
     table.to_parquet(tmp_path / "in.parquet")
     cf.score_parquet(model, tmp_path / "in.parquet", tmp_path / "out.parquet", cost=0.4)
-    expected = model.predict_reward(
-        np.where(np.arange(1000) == 5, 0, codes - BIG + 1)[:, None], "coupon", 0.4
+    # Codes are passed as a log, for bare codes are refused.
+    coded = cf.IncentiveLog(
+        np.where(np.arange(1000) == 5, 0, codes - BIG + 1)[:, None], log.t, log.c, log.y, encoder=log.encoder
     )
+    expected = model.predict_reward(coded, "coupon", 0.4)
     np.testing.assert_allclose(pd.read_parquet(tmp_path / "out.parquet")["reward"], expected, atol=1e-12)

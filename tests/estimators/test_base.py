@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import cfmtl_lib as cf
 from cfmtl_lib.datasets.simulation_campaign import CAMPAIGN_FEATURES
-from cfmtl_lib.errors import LogError
+from cfmtl_lib.errors import LogError, UnknownCategoryWarning
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.runtime.registry import ESTIMATORS
 
@@ -76,6 +76,27 @@ def test_tables_need_no_log():
     assert fitted.feature_names_in_.tolist() == list(CAMPAIGN_FEATURES)
     log = cf.IncentiveLog.from_xy(x, y)
     assert fitted.score(x, y) == fitted.score(log) == fitted.score(log.x, y)
+
+
+def test_a_search_scores_folds_with_a_category_that_their_training_rows_lack():
+    """One customer of a rare city: his fold counts the city as missing, with a warning, and has a score."""
+    table = cf.simulated_campaign(600, seed=1, missing=0.0).table
+    y, names = table[["mailed", "redeemed", "bought"]], ["age", "orders", "city"]
+    x = table[names].assign(city=table["city"].where(table.index != 5, "Elsewhere"))
+    model, grid = cf.CFOR(outcome=LOGISTIC), {"outcome__C": [1e-6, 1.0]}
+    with pytest.warns(UnknownCategoryWarning, match=r"column 'city': 1 of 200 rows .* 'Elsewhere' for one"):
+        search = GridSearchCV(model, grid, cv=3, error_score="raise").fit(x, y)
+    missing = x.assign(city=x["city"].where(x.index != 5, None))
+    expected = GridSearchCV(model, grid, cv=3).fit(missing, y).cv_results_
+    np.testing.assert_allclose(search.cv_results_["split0_test_score"], expected["split0_test_score"])
+    fitted = cf.CFOR(outcome=LOGISTIC).fit(missing, y)
+    with pytest.warns(UnknownCategoryWarning):
+        np.testing.assert_array_equal(fitted.predict(x), fitted.predict(missing))
+    with pytest.warns(UnknownCategoryWarning):
+        np.testing.assert_array_equal(fitted.predict_proba(x), fitted.predict_strata(missing))
+    for ask in (lambda: fitted.predict_reward(x, "coupon", 0.4), lambda: fitted.predict_strata(x)):
+        with pytest.raises(LogError, match=r"column 'city': expected one of .* found 'Elsewhere'"):
+            ask()
 
 
 def test_grid_search_finds_the_better_setting(study, y):

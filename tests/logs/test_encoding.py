@@ -9,7 +9,8 @@ import pytest
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError
-from cfmtl_lib.logs.encoding import Column, FrameEncoder
+from cfmtl_lib.logs.columns import Column
+from cfmtl_lib.logs.encoding import FrameEncoder
 
 crossfit_module = importlib.import_module(
     "cfmtl_lib.nuisances.cross_fitting"
@@ -97,7 +98,7 @@ def change(column, row, value):
         (
             change("used", 2, "yes"),
             {},
-            r"column 'used': expected finite numbers, found 'yes' \(first at row 2\)",
+            r"column 'used': expected 0 or 1, found 'yes' \(first at row 2\)\. Recode it",
         ),
         (campaign().assign(used=1), {}, r"column 'used': expected 0 wherever 'sent' is 0, found 1"),
         (campaign().drop(columns="city"), {}, r"column 'city': expected a column .* It has 'sent', 'used'"),
@@ -112,9 +113,13 @@ def change(column, row, value):
             r"column 'age': expected numbers, booleans, or texts .* Turn dates into numbers",
         ),
         (campaign().assign(chance=1.0), {"propensity": "chance"}, r"propensity: .*strictly between 0 and 1"),
-        (change("household", 9, None), {"cluster": "household"}, r"cluster: expected a label .*row 9"),
+        (
+            change("household", 9, None),
+            {"cluster": "household"},
+            r"cluster: expected a label .*row 9",
+        ),
         (campaign(), {"cluster": [1, 2]}, r"cluster: expected shape \(60,\)"),
-        ([1, 2], {}, r"frame: expected a pandas DataFrame, found list"),
+        ([1, 2], {}, r"frame: expected a table .*, found"),
     ],
 )
 def test_what_is_wrong_is_named(frame, options, message):

@@ -25,8 +25,11 @@ def test_features_are_accepted():
     [
         ({"t": [1, 0]}, r"t: expected shape \(3,\).*found shape \(2,\)"),
         ({"t": [1, 0, 2]}, r"t: expected 0 or 1, found 2 \(first at row 2\)"),
-        ({"y": [1, np.nan, 0]}, r"y: expected 0 or 1, found nan \(first at row 1\)"),
-        ({"y": ["1", "0", "1"]}, "y: expected 0/1 numbers"),
+        ({"y": [1, np.nan, 0]}, r"y: expected 0 or 1, found a missing value \(first at row 1\)"),
+        (
+            {"y": ["1", "0", "1"]},
+            r"y: .* found '1' \(first at row 0\)\. It holds '0' and '1'\. Recode it",
+        ),
         ({"c": [1, 1, 0]}, r"c: expected 0 wherever t is 0, found 1 \(first at row 1\)"),
         ({"t": [1, 1, 1]}, "no row with t = 0"),
         ({"t": [0, 0, 0], "c": [0, 0, 0]}, "no row with t = 1"),

@@ -117,7 +117,7 @@ def test_a_log_of_other_codes_is_refused_and_one_of_the_same_is_not(log):
     other = cf.IncentiveLog.from_frame(swapped, **ROLES, features=["age", "city"])
     with pytest.raises(LogError, match="another encoder"):
         schema.matrix(other)
-    plain = cf.IncentiveLog(log.x, log.t, log.c, log.y)
+    plain = cf.IncentiveLog(np.array(log.x), log.t, log.c, log.y)
     with pytest.raises(LogError, match="another encoder"):
         schema.matrix(plain)
     with pytest.raises(LogError, match="another encoder"):

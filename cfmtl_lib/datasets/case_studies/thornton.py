@@ -17,7 +17,7 @@ from scipy.special import expit
 
 from cfmtl_lib.checks import check_count, check_seed
 from cfmtl_lib.errors import StudyError
-from cfmtl_lib.logs.encoding import numeric_column
+from cfmtl_lib.logs.columns import numeric_column
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, NEVER_BUYER, STRATA
 
 RAW_COLUMNS = ("villnum", "got", "distvct", "tinc", "any", "age", "hiv2004")
