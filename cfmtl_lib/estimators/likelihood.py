@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.outcomes import checked_binary
 from cfmtl_lib.logs.row_arguments import same_rows, table_of_numbers
-from cfmtl_lib.logs.validation import checked_binary
 from cfmtl_lib.strata import CELL_MEMBERSHIP, N_TREATED_CELLS, STRATA
 
 LEAST_PROBABILITY = 1e-4
