@@ -71,6 +71,12 @@ def test_incomplete_last_batch_is_dropped_and_rows_do_not_repeat():
     assert epoch.tolist() != torch.cat(model.batches[3:6]).tolist()
 
 
+def test_the_last_batch_is_used_where_it_is_asked_for():
+    model, _ = run([1.0] * 100, n=11, batch_size=3, keep_last_batch=True)
+    assert [len(b) for b in model.batches[:5]] == [3, 3, 3, 2, 3]
+    assert sorted(torch.cat(model.batches[:4]).tolist()) == list(range(11))
+
+
 def test_a_small_log_is_one_batch():
     model, _ = run([1.0] * 100, n=5, batch_size=8192)
     assert sorted(model.batches[0].tolist()) == [0, 1, 2, 3, 4]
