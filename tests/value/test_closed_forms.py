@@ -106,3 +106,4 @@ def test_errors_of_a_calibration_curve_are_those_of_its_bins():
             {"predicted": [0.2, 0.8], "observed": [1 / 3, 2 / 3], "standard_error": expected, "n": [3, 3]}
         ),
     )
+    assert len(value.calibration_curve([0.1, 0.9], [0, 1], n_bins=2)) == 2

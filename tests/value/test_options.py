@@ -14,7 +14,7 @@ from cfmtl_lib import deployment, value
 from cfmtl_lib.estimators.base import StrataEstimator
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.value.curves import budget_curve, budget_curve_difference
-from cfmtl_lib.value.estimates import mean_estimate
+from cfmtl_lib.value.estimates import Estimate, PolicyValue, mean_estimate
 from cfmtl_lib.value.scores import unit_scores
 
 N = 800
@@ -310,6 +310,22 @@ def test_totals_tails_and_sizes_by_hand(data):
         assert size == pytest.approx(weight.sum() ** 2 / (weight**2).sum())
     among = value.treated_value(data.treat, data.log, data.nuisances, **data.money)
     assert among.n == int(t.sum())
+
+
+def test_the_printed_line_says_what_the_fields_do():
+    spend = Estimate(0.1234, 0.0111, 0.1, 0.15, 0.95, 7000, 50)
+    found = PolicyValue(
+        0.4567, 0.0222, 0.41, 0.5, 0.95, 7000, 50, share_treated=0.321, spend=spend,
+        effective_sample_size=(1234.4, 5678.6), n_clipped=4321,
+    )  # fmt: skip
+    for part in (
+        "0.4567 ± 0.0222 [0.4100, 0.5000]",
+        "treats 32.1%",
+        "spends 0.1234 ± 0.0111",
+        "1,234 treated, 5,679 untreated",
+        "4,321 propensities clipped",
+    ):
+        assert part in str(found)
 
 
 def test_one_sided_p_values_are_small_for_values_above_zero():
