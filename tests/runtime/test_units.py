@@ -299,9 +299,7 @@ def test_a_full_or_protected_folder_is_found_by_trying(code, tmp_path, monkeypat
 
 
 def test_the_lock_of_a_folder_ends_with_the_block(folder):
-    start = time.monotonic()
-    for _ in range(3):
+    for _ in range(3):  # a lock that stayed would be waited for, and refused
         with units._locked(folder, shared=False):
             pass
         read(folder)
-    assert time.monotonic() - start < units.LONGEST_WAIT
