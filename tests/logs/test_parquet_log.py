@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError, UnknownNameError
@@ -193,7 +194,7 @@ def test_what_files_cannot_do_is_refused(shards, study):
     with pytest.raises(InputError, match="validation_share: expected 0 for a log that is read from files"):
         cf.CFMTL(config=cf.FitConfig(validation_share=0.1)).fit(log)
     with pytest.raises(InputError, match="outcome: expected none with a log in files"):
-        cf.CFOR(outcome=object()).fit(log)
+        cf.CFOR(outcome=LogisticRegression()).fit(log)
     with pytest.raises(InputError, match="leave"):
         cf.IPS(config=cf.FitConfig(loss="cross_entropy")).fit(log)
     with pytest.raises(LogError, match="y: expected none"):
