@@ -20,6 +20,9 @@ from cfmtl_lib.value.scores import unit_scores
 N = 800
 COST = 0.4
 
+# Copies of rows and heavy clipping are asked about on purpose, whatever an estimate says of them.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 
 class Data:
     """A log, its nuisances, and columns that the functions are asked about."""
