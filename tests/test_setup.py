@@ -1,10 +1,13 @@
 """The files that describe the set-up agree with one another and with what is installed."""
 
 import importlib.metadata
+import importlib.util
+import os
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -48,6 +51,7 @@ def installed():
     return found
 
 
+@pytest.mark.pinned
 def test_constraints_pin_every_installed_package_at_its_version():
     expected = {name: Version(version.public) for name, version in installed().items()}
     pinned = pins()
@@ -84,3 +88,50 @@ def test_one_version_everywhere():
     assert latest is not None
     assert cfmtl_lib.__version__ == PROJECT["version"] == citation["version"] == latest[1]
     assert str(citation["date-released"]) == latest[2]
+
+
+def workflow():
+    """The jobs of the host's workflow, with the commands that each runs."""
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    return jobs, runs
+
+
+def test_hosts_run_what_every_machine_runs():
+    """The workflow has no commands of its own: those of .ci/run, with each Python, and the lower bounds."""
+    jobs, runs = workflow()
+    assert runs == {"everything": [".ci/run"], "lower-bounds": [".ci/run_lower_bounds"]}
+    for (command,) in runs.values():
+        assert os.access(ROOT / command, os.X_OK), command
+    versions = [line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    assert jobs["everything"]["strategy"]["matrix"]["python"] == versions
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    assert jobs["everything"]["env"]["PYTHON"] == "python${{ matrix.python }}"
+    assert jobs["lower-bounds"]["env"]["PYTHON"] == f"python{versions[0]}"
+    assert "\nPYTHON ?= " in (ROOT / "Makefile").read_text(encoding="utf-8")
+    for job, wanted in (("everything", "${{ matrix.python }}"), ("lower-bounds", versions[0])):
+        (setup,) = (step["with"] for step in jobs[job]["steps"] if "setup-python" in step.get("uses", ""))
+        assert setup["python-version"] == wanted
+        assert jobs[job]["runs-on"].startswith("ubuntu-")
+
+
+def test_lower_bounds_are_those_of_the_project(tmp_path):
+    spec = importlib.util.spec_from_file_location("lower_bounds", ROOT / ".ci/lower_bounds.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    held = dict(line.split("==") for line in module.constraints())
+    users = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["fast"])]
+    for requirement in users:
+        (least,) = (one.version for one in requirement.specifier if one.operator == ">=")
+        assert held.pop(requirement.name) == least, requirement.name
+    tools = {canonicalize_name(name) for name in (*module.TOOLS, *names_of("book"))}
+    assert {canonicalize_name(name): Version(version) for name, version in held.items()} == {
+        name: pins()[name] for name in tools
+    }
+    command = (ROOT / ".ci/run_lower_bounds").read_text(encoding="utf-8")
+    assert f'-e ".[book,fast]" {" ".join(module.TOOLS)}\n' in command
+
+
+def names_of(extra):
+    return [Requirement(line).name for line in EXTRAS[extra]]
