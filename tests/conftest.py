@@ -1,16 +1,25 @@
 import importlib
 import pkgutil
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
 import cfmtl_lib
 
-# pytest imports a module for its examples afresh unless it is there already. Two copies of a module would
-# make what a test replaces in one of them depend on the order of the files.
-for found in pkgutil.walk_packages(cfmtl_lib.__path__, "cfmtl_lib."):
-    importlib.import_module(found.name)
+
+def pytest_configure(config):
+    """Import the whole library before the examples of its modules are collected.
+
+    pytest imports a module for its examples afresh unless it is there already. Of two copies of a module, a
+    test could replace something in the one that does not run, depending on the order of the files.
+    """
+    here = Path(__file__).parent
+    if all(Path(argument.split("::")[0]).resolve().is_relative_to(here) for argument in config.args):
+        return  # no examples: tests import what they need
+    for found in pkgutil.walk_packages(cfmtl_lib.__path__, "cfmtl_lib."):
+        importlib.import_module(found.name)
 
 
 def pytest_addoption(parser):
