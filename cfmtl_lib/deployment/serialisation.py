@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from zipfile import ZIP_DEFLATED
 
 import numpy as np
-import skops.io
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from cfmtl_lib.deployment.learner_files import learner_from_bytes, learner_to_bytes
+from cfmtl_lib.deployment.trial import check_cells, check_schema
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 from cfmtl_lib.runtime.values import ValueDecoder, ValueEncoder, known_class
-
-TRUSTED = (
-    "functools.partial",
-    "numpy.dtype",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-    "sklearn.utils.validation.check_array",
-)
-"""Types of scikit-learn's own learners that skops does not trust by itself. A partial is trusted as a
-container: what it calls is checked as well."""
 
 FROM_SCHEMA = ("schema_", "n_features_in_", "feature_names_in_")
 """Fitted attributes that the schema of x implies."""
@@ -64,9 +54,7 @@ class Encoder(ValueEncoder):
         if isinstance(value, LogEstimator):
             return {"kind": "estimator", "estimator": self.estimator(value, name)}
         if isinstance(value, BaseEstimator):
-            written = skops.io.dumps(value, compression=ZIP_DEFLATED)
-            _refuse_untrusted(written, type(value).__name__)
-            self.arrays[name] = np.frombuffer(written, dtype=np.uint8)
+            self.arrays[name] = np.frombuffer(learner_to_bytes(value), dtype=np.uint8)
             return {"kind": "learner", "name": name}
         return super().other(value, name)
 
@@ -99,11 +87,14 @@ class Decoder(ValueDecoder):
             parameters["device"] = self._device_parameter
         model = kind(**parameters)
         if stored["schema"] is not None:
-            model.remember_schema(InputSchema.from_dict(stored["schema"]))
+            schema = InputSchema.from_dict(stored["schema"])
+            check_schema(schema)
+            model.remember_schema(schema)
         for key, value in stored["learnt"].items():
             if not key.endswith("_") or key.startswith("_") or hasattr(kind, key):
                 raise ModelFileError("file", expected="names of fitted attributes", found=repr(key))
             setattr(model, key, self.value(value))
+        check_cells(model)
         return model
 
     def other(self, stored: Mapping[str, Any]) -> Any:
@@ -111,18 +102,5 @@ class Decoder(ValueDecoder):
         if stored["kind"] == "estimator":
             return self.estimator(stored["estimator"])
         if stored["kind"] == "learner":
-            written = self.array(stored["name"]).tobytes()
-            _refuse_untrusted(written, stored["name"])
-            return skops.io.loads(written, trusted=list(TRUSTED))
+            return learner_from_bytes(self.array(stored["name"]).tobytes(), stored["name"])
         return super().other(stored)
-
-
-def _refuse_untrusted(written: bytes, subject: str) -> None:
-    strange = sorted(set(skops.io.get_untrusted_types(data=written)) - set(TRUSTED))
-    if strange:
-        raise ModelFileError(
-            subject,
-            expected="learners made of scikit-learn's own parts",
-            found=", ".join(strange),
-            advice="Other types could run code when they are loaded.",
-        )

@@ -3,7 +3,10 @@
 A file holds the class, its parameters, the schema of x (with names of columns and levels of categories) and
 the fitted values. It holds no row of the log. Loading makes objects of this library only. Learners of
 scikit-learn may also consist of the types that skops trusts and of
-:data:`~cfmtl_lib.deployment.serialisation.TRUSTED`. Nothing in a file is executed.
+:data:`~cfmtl_lib.deployment.learner_files.TRUSTED`. Nothing in a file is executed.
+
+A model is tried on two made-up rows when it is saved and when it is loaded. So parts that do not work together
+are found then.
 
 :func:`load` checks a digest over all content, and so refuses a file that was damaged or changed. An attacker
 could change the digest too. Against that, keep the fingerprint that :func:`save` returns, and pass it to
@@ -20,6 +23,7 @@ import sklearn
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.deployment.serialisation import Decoder, Encoder
+from cfmtl_lib.deployment.trial import try_model
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.logs.schema import InputSchema
@@ -52,7 +56,8 @@ def save(model: LogEstimator, path: str | Path) -> str:
     NotFittedError
         If the model is not fitted.
     ModelFileError
-        If the model holds a learner that could not be loaded again without running code from the file.
+        If the model holds a learner that could not be loaded again without running code from the file, or
+        the file cannot be written.
 
     Examples
     --------
@@ -74,8 +79,17 @@ def save(model: LogEstimator, path: str | Path) -> str:
         "format": FORMAT,
         "versions": {"cfmtl_lib": library_version(), "scikit-learn": SKLEARN},
         "model": encoder.estimator(model),
+        "trial": try_model(model) is None,
     }
-    return write_container(path, header, encoder.arrays)
+    try:
+        return write_container(path, header, encoder.arrays)
+    except OSError as error:
+        raise ModelFileError(
+            str(path),
+            expected="the path of a file that can be written",
+            found=f"{type(error).__name__}: {error.strerror or error}",
+            advice="Name another path, or make room and give yourself the right to write there.",
+        ) from error
 
 
 def load(
@@ -123,7 +137,11 @@ def load(
             raise ModelFileError(
                 str(path), expected=f"a model of {schema}", found=str(found), advice="Fit it to such a log."
             )
-        return decoder.estimator(header["model"])
+        model = decoder.estimator(header["model"])
+        problem = try_model(model)
+        if problem is not None and (header.get("trial") is True or not isinstance(problem, ValueError)):
+            raise problem  # parts that do not work together
+        return model
     except ModelFileError:
         raise
     except Exception as error:  # of whatever kind: the file is not trusted

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.cell_backend import CellBackend, CellTask, FirstStage
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
@@ -57,7 +58,15 @@ class FeatureCells(nn.Module):
     @classmethod
     def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
         """See :class:`~cfmtl_lib.runtime.registry.Part`."""
-        return cls(**parts)
+        scaler, networks = parts["scaler"], parts["networks"]
+        if not isinstance(scaler, FeatureScaler) or not networks:
+            raise InputError("networks", expected="some, and a scaler", found=f"{len(networks)}")
+        for network in networks:
+            of_x = network.strata if isinstance(network, CellNetwork) else None
+            sizes = (of_x.n_numbers, of_x.levels) if isinstance(of_x, FeatureNetwork) else None
+            if sizes != (scaler.n_numbers, scaler.levels):
+                raise InputError("networks", expected="networks of what the scaler gives", found="others")
+        return cls(scaler, networks)
 
 
 class FeatureNetworks(CellBackend):

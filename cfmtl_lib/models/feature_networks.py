@@ -23,7 +23,12 @@ from cfmtl_lib.checks import check_count, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.config import FitConfig
-from cfmtl_lib.models.pair_networks import ROWS_PER_PREDICTION, parameters_as_arrays, with_parameters
+from cfmtl_lib.models.pair_networks import (
+    ROWS_PER_PREDICTION,
+    check_parameters,
+    parameters_as_arrays,
+    with_parameters,
+)
 from cfmtl_lib.runtime.registry import storable
 
 N_KNOTS = 201
@@ -107,6 +112,19 @@ class FeatureScaler:
     scores: NDArray[np.float64]
     flagged: NDArray[np.bool_]
 
+    def __post_init__(self) -> None:
+        columns = [check_count(k, "column", least=0) for k in (*self.numbers, *self.codes)]
+        shape = (len(self.numbers), N_KNOTS)
+        holds = sorted(columns) == list(range(len(columns))) and len(self.levels) == len(self.codes)
+        for array, expected, kinds in (
+            (self.knots, shape, "f"),
+            (self.scores, shape, "f"),
+            (self.flagged, shape[:1], "b"),
+        ):
+            holds = holds and array.shape == expected and array.dtype.kind in kinds
+        if not holds or not all(check_count(size, "levels") for size in self.levels):
+            raise InputError("scaler", expected=f"{N_KNOTS} knots of each of its columns", found="others")
+
     @classmethod
     def learn(cls, log: IncentiveLog) -> Self:
         """Learn the transformation from the features of a log."""
@@ -181,13 +199,12 @@ class FeatureNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.n_numbers, self.levels, self.n_outputs, self.config = n_numbers, levels, n_outputs, config
+        sizes, widths = _widths(n_numbers, levels, config)
 
         def table(*shape: int, sd: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape, generator=generator, device=generator.device) * sd)
 
-        sizes = [min(config.embedding_k, m) for m in levels]
         self.embeddings = nn.ParameterList([table(m, k, sd=0.3) for m, k in zip(levels, sizes, strict=True)])
-        widths = [n_numbers + sum(sizes), *config.hidden]
         self.weights = nn.ParameterList(
             [table(after, before, sd=math.sqrt(2 / before)) for before, after in pairwise(widths)]
         )
@@ -205,8 +222,20 @@ class FeatureNetwork(nn.Module):
     @classmethod
     def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
         """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        sizes, config = parts["sizes"], parts["config"]
+        if not isinstance(config, FeatureConfig):
+            raise InputError("config", expected="a FeatureConfig", found=type(config).__name__)
+        n_numbers = check_count(sizes["n_numbers"], "size n_numbers", least=0)
+        levels = tuple(check_count(size, "size levels") for size in sizes["levels"])
+        n_outputs = check_count(sizes["n_outputs"], "size n_outputs")
+        embedded, widths = _widths(n_numbers, levels, config)
+        shapes: dict[str, tuple[int, ...]] = {"head": (n_outputs, widths[-1]), "head_bias": (n_outputs,)}
+        shapes |= {f"embeddings.{k}": pair for k, pair in enumerate(zip(levels, embedded, strict=True))}
+        for k, (before, after) in enumerate(pairwise(widths)):
+            shapes |= {f"weights.{k}": (after, before), f"biases.{k}": (after,)}
+        check_parameters(parts["parameters"], shapes)  # before there is memory for them
         generator = torch.Generator(device=device)
-        network = cls(**parts["sizes"], config=parts["config"], generator=generator)
+        network = cls(n_numbers, levels, n_outputs, config=config, generator=generator)
         return with_parameters(network, parts["parameters"])
 
     def body(self) -> list[nn.Parameter]:
@@ -229,6 +258,12 @@ class FeatureNetwork(nn.Module):
             hidden = torch.relu(nn.functional.linear(hidden, weight, bias))
         logits = nn.functional.linear(hidden, self.head, self.head_bias)
         return logits[:, 0] if len(self.head_bias) == 1 else logits.T
+
+
+def _widths(n_numbers: int, levels: Sequence[int], config: FeatureConfig) -> tuple[list[int], list[int]]:
+    """Return the length of each category's embedding, and the widths of all layers from the first."""
+    sizes = [min(config.embedding_k, m) for m in levels]
+    return sizes, [n_numbers + sum(sizes), *config.hidden]
 
 
 def feature_columns(scaler: FeatureScaler, x: NDArray, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from cfmtl_lib.checks import check_number
+from cfmtl_lib.errors import InputError
 from cfmtl_lib.models.feature_networks import FeatureNetwork
 from cfmtl_lib.models.pair_networks import AdditiveNetwork
 from cfmtl_lib.runtime.registry import storable
-from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, N_TREATED_CELLS
+from cfmtl_lib.strata import CELL_MEMBERSHIP, CELLS, N_TREATED_CELLS, STRATA
 
 INSIDE_LOG = 1e-6
 """Constant added to a cell probability inside the cross-entropy, as in the authors' code."""
@@ -89,6 +91,17 @@ class CellNetwork(nn.Module):
     @classmethod
     def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
         """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        strata, propensity = parts["strata"], parts["propensity"]
+        shapes = [_shape_of(network) for network in (strata, propensity)]
+        if shapes[0] != shapes[1] or (_n_outputs(strata), _n_outputs(propensity)) != (len(STRATA), 1):
+            raise InputError(
+                "networks", expected=f"two of one x with {len(STRATA)} outputs and 1", found="others"
+            )
+        if not isinstance(parts["weights"], CellWeights):
+            raise InputError("weights", expected="CellWeights", found=type(parts["weights"]).__name__)
+        for name, value in {**vars(parts["weights"]), **parts}.items():
+            if name not in ("strata", "propensity", "weights"):
+                check_number(value, name, low=0.0)
         return cls(**parts)
 
     def compact(self) -> Self:
@@ -96,6 +109,19 @@ class CellNetwork(nn.Module):
         small = copy.copy(self)
         small._modules = {part: self.pair_network(part).compact() for part in ("strata", "propensity")}
         return small
+
+
+def _shape_of(network: Any) -> tuple[Any, ...]:
+    """Return the kind of a network and the sizes of its x."""
+    if isinstance(network, AdditiveNetwork):
+        return AdditiveNetwork, network.n_users, network.n_items
+    if isinstance(network, FeatureNetwork):
+        return FeatureNetwork, network.n_numbers, network.levels
+    raise InputError("network", expected="a network of pairs or features", found=type(network).__name__)
+
+
+def _n_outputs(network: AdditiveNetwork | FeatureNetwork) -> int:
+    return len(network.bias) if isinstance(network, AdditiveNetwork) else network.n_outputs
 
 
 class _CellLoss(torch.autograd.Function):

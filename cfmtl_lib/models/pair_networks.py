@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from cfmtl_lib.checks import check_count
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.validation import check_pairs
 from cfmtl_lib.runtime.registry import storable
@@ -80,8 +81,16 @@ class PairNetwork(nn.Module):
     @classmethod
     def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
         """See :class:`~cfmtl_lib.runtime.registry.Part`."""
-        network = cls(**parts["sizes"], generator=torch.Generator(device=device))
+        sizes = {name: check_count(value, f"size {name}") for name, value in parts["sizes"].items()}
+        check_parameters(parts["parameters"], cls.shapes(**sizes))  # before there is memory for them
+        dtype = getattr(torch, parts["parameters"]["user"].dtype.name)
+        network = cls(**sizes, generator=torch.Generator(device=device), dtype=dtype)
         return with_parameters(network, parts["parameters"])
+
+    @classmethod
+    def shapes(cls, n_users: int, n_items: int, embedding_k: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the parameters by name."""
+        return {"user": (n_users, embedding_k), "item": (n_items, embedding_k)}
 
 
 @storable
@@ -117,6 +126,14 @@ class AdditiveNetwork(PairNetwork):
     def sizes(self) -> dict[str, int]:
         """Return the sizes that the constructor takes."""
         return {**super().sizes(), "n_outputs": len(self.bias)}
+
+    @classmethod
+    def shapes(
+        cls, n_users: int, n_items: int, embedding_k: int, n_outputs: int = 1
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the parameters by name."""
+        layer = {"weight": (n_outputs, 2 * embedding_k), "bias": (n_outputs,)}
+        return {**super().shapes(n_users, n_items, embedding_k), **layer}
 
     def scalars(self) -> tuple[Tensor, Tensor]:
         """Compute the user part and the item part (with the bias) of the logits.
@@ -196,25 +213,33 @@ def parameters_as_arrays(module: nn.Module) -> dict[str, NDArray]:
     return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
 
 
-def with_parameters(module: Network, arrays: Mapping[str, NDArray]) -> Network:
-    """Set the parameters of a network to those of :func:`parameters_as_arrays`, and return it.
+def check_parameters(arrays: Mapping[str, NDArray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check the parameters of a network before it is made.
 
     Raises
     ------
     InputError
-        If a parameter is missing or has another shape.
+        If a parameter is missing, has another shape or type, or is not finite, or there is another one.
     """
-    state = {}
-    for name, value in module.state_dict().items():
-        found = arrays.get(name)
-        if found is None or found.shape != tuple(value.shape):
+    for name in [*shapes, *arrays]:
+        shape, found = shapes.get(name), arrays.get(name)
+        if shape is None or not isinstance(found, np.ndarray) or found.shape != shape:
             raise InputError(
                 f"parameter {name}",
-                expected=f"shape {tuple(value.shape)}",
-                found="none" if found is None else f"shape {found.shape}",
+                expected="none" if shape is None else f"shape {shape}",
+                found=f"shape {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__,
             )
-        state[name] = torch.tensor(found, dtype=value.dtype, device=value.device)
-    module.load_state_dict(state)
+        if found.dtype not in (np.float32, np.float64) or found.dtype != arrays[next(iter(shapes))].dtype:
+            raise InputError(
+                f"parameter {name}", expected="32 or 64-bit floats, as all", found=str(found.dtype)
+            )
+        if not np.isfinite(found).all():
+            raise InputError(f"parameter {name}", expected="finite numbers", found="others")
+
+
+def with_parameters(module: Network, arrays: Mapping[str, NDArray]) -> Network:
+    """Set the parameters of a network to those of :func:`parameters_as_arrays`, and return it."""
+    module.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
     return module
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
-from cfmtl_lib.checks import check_count, check_flag, check_seed
-from cfmtl_lib.errors import check_choice
+from cfmtl_lib.checks import check_count, check_flag, check_number, check_seed
+from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.learner_checks import fit_clone, probabilities_of_one
@@ -48,7 +48,10 @@ class FittedMean:
     @classmethod
     def from_parts(cls, parts: Mapping[str, Any], device: Any) -> Self:
         """See :class:`~cfmtl_lib.runtime.registry.Part`."""
-        return cls(**parts)
+        learner = parts["learner"]
+        if learner is not None and not hasattr(learner, "predict"):
+            raise InputError("learner", expected="one that predicts", found=type(learner).__name__)
+        return cls(learner, check_number(parts["constant"], "constant", low=0.0, high=1.0))
 
     def predict(self, x: NDArray) -> NDArray[np.float64]:
         """Predict the mean at rows of x, clipped to [0, 1]; shape (n,)."""

@@ -77,9 +77,14 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
     def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
         """See :class:`~cfmtl_lib.runtime.registry.Part`."""
         model = cls(**parts["parameters"])
-        for name in ("network_", "classes_"):
-            if name in parts["fitted"]:
-                setattr(model, name, parts["fitted"][name])
+        fitted = parts["fitted"]
+        if fitted and not (
+            isinstance(fitted["network_"], tuple(NETWORKS.values()))
+            and np.array_equal(fitted["classes_"], [0, 1])
+        ):
+            raise InputError("fitted", expected="a network of pairs and the classes 0 and 1", found="others")
+        for name in fitted and ("network_", "classes_"):
+            setattr(model, name, fitted[name])
         return model
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:

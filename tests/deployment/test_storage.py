@@ -4,6 +4,7 @@ import json
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.numpy
 import skops.io
@@ -11,6 +12,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, ModelFileError
@@ -204,6 +207,166 @@ def test_files_that_do_not_hold_together_are_refused(change, message, saved):
     rewrite(path, change)
     with pytest.raises(ModelFileError, match=message):
         cf.load(path)
+
+
+def network(header):
+    return header["model"]["learnt"]["network_"]["parts"]
+
+
+def strata(header):
+    return network(header)["networks"]["items"][0]["parts"]["strata"]["parts"]
+
+
+def fit_of(header):
+    return network(header)["networks"]["items"][0]["parts"]["strata"]["parts"]["config"]["parts"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda h, a: strata(h)["sizes"]["items"].update(n_numbers=10**11), "expected shape"),
+        (lambda h, a: strata(h)["sizes"]["items"].update(n_outputs=10**11), "expected shape"),
+        (lambda h, a: strata(h)["sizes"]["items"].update(n_outputs=1.5), "size n_outputs"),
+        (lambda h, a: fit_of(h)["hidden"].update(items=[10**11]), "expected shape"),
+        (lambda h, a: fit_of(h).update(embedding_k="8"), "FeatureConfig.embedding_k"),
+        (lambda h, a: strata(h).update(config=None), "expected a FeatureConfig"),
+        (lambda h, a: a.update({HEAD: a[HEAD] * np.nan}), "finite numbers"),
+        (lambda h, a: a.update({HEAD: a[HEAD].astype(np.int32)}), "floats"),
+        (lambda h, a: strata(h)["parameters"]["items"].update(more={"kind": "float", "value": "1"}), "more"),
+        (lambda h, a: network(h).update(scaler=3), "expected some, and a scaler"),
+        (lambda h, a: network(h)["networks"].update(items=[]), "expected some, and a scaler"),
+        (lambda h, a: network(h)["networks"].update(items=[1]), "networks of what the scaler gives"),
+        (lambda h, a: network(h)["scaler"]["parts"]["codes"].update(items=[10**6]), "knots of each"),
+        (lambda h, a: network(h)["scaler"]["parts"]["levels"].update(items=[]), "knots of each"),
+        (lambda h, a: h["model"]["learnt"].update(network_=3), "parts of a fitted model"),
+        (lambda h, a: h["model"]["learnt"].pop("network_"), "parts of a fitted model"),
+        (lambda h, a: h["model"]["schema"].update(n_features=10**12), "one kind of x"),
+        (lambda h, a: h["model"]["schema"].update(n_features=-1), "one kind of x"),
+        (lambda h, a: h["model"]["schema"].update(pair_space=[3, 2]), "one kind of x"),
+        (lambda h, a: h["model"]["schema"]["encoder"]["columns"].pop(), "one kind of x"),
+        (lambda h, a: h["model"]["schema"]["encoder"]["columns"][0].update(kind="date"), "kind of column"),
+        (lambda h, a: h["model"].update(schema=[]), "parts of a fitted model"),
+        (lambda h, a: h["model"].update(learnt=[]), "parts of a fitted model"),
+        (lambda h, a: h["model"].update({"class": ["CFMTL"]}), "no such class"),
+        (lambda h, a: h.update(versions=3), None),
+        (lambda h, a: h.update(model=None), "parts of a fitted model"),
+        (lambda h, a: h.update(format=["x"]), "another version"),
+    ],
+)
+def test_parts_of_other_sizes_and_kinds_are_refused_before_they_are_made(change, message, saved):
+    path, _ = saved
+    rewrite(path, change)
+    if message is None:
+        cf.load(path)  # no learner: the version of scikit-learn does not matter
+        return
+    with pytest.raises(ModelFileError, match=message):
+        cf.load(path)
+
+
+def as_learner(learner):
+    return np.frombuffer(skops.io.dumps(learner), dtype=np.uint8)
+
+
+LEARNER = "moments_/converted_treated/learner"
+
+
+def moment(header):
+    return header["model"]["learnt"]["moments_"]["items"]["converted_treated"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda h, a: a.update({LEARNER: a[LEARNER][:-40]}), "a learner that skops wrote"),
+        (lambda h, a: a.update({LEARNER: np.zeros(0, np.uint8)}), "a learner that skops wrote"),
+        (lambda h, a: a.update({LEARNER: as_learner(LogisticRegression())}), "NotFittedError"),
+        (lambda h, a: a.update({LEARNER: as_learner(Ridge().fit([[0], [1]], [0, 1]))}), "1 features"),
+        (lambda h, a: a.update({LEARNER: as_learner({"predict": 1})}), "a learner of scikit-learn"),
+        (lambda h, a: moment(h)["parts"].update(learner=3), "one that predicts"),
+        (lambda h, a: moment(h)["parts"].update(learner=None, constant="1"), "constant"),
+        (lambda h, a: moment(h)["parts"].update(learner=None, constant=10**400), "expected"),
+        (
+            lambda h, a: h["model"]["learnt"]["moments_"]["items"].update(converted_treated=1),
+            "AttributeError",
+        ),
+        (lambda h, a: h["model"]["learnt"]["moments_"].update(items={}), "KeyError"),
+        (lambda h, a: h["model"]["learnt"].update(moments_=None), "TypeError"),
+    ],
+)
+def test_parts_that_would_fail_at_prediction_are_refused_when_loaded(change, message, tmp_path):
+    path = tmp_path / "model.safetensors"
+    cf.save(cf.CFOR(outcome=LogisticRegression()).fit(cf.simulated_features(300).log), path)
+    rewrite(path, change)
+    with pytest.raises(ModelFileError, match=message):
+        cf.load(path)
+
+
+def test_networks_of_fewer_pairs_than_the_schema_are_refused(tmp_path, pairs):
+    path = tmp_path / "model.safetensors"
+    cf.save(cf.Naive(config=SMALL).fit(pairs), path)
+    rewrite(path, lambda h, a: h["model"]["schema"].update(pair_space=[41, 30]))
+    with pytest.raises(ModelFileError, match="LogError"):
+        cf.load(path)
+
+    def huge(header, arrays):
+        for part in header["model"]["learnt"]["moments_"]["items"].values():
+            part["parts"]["sizes"]["items"].update(n_users=10**12)
+
+    cf.save(cf.Naive(config=SMALL).fit(pairs), path)
+    rewrite(path, huge)
+    with pytest.raises(ModelFileError, match=r"expected shape \(1000000000000, 4\)"):
+        cf.load(path)
+
+
+def test_a_model_that_refuses_the_trial_rows_can_still_be_saved(tmp_path):
+    """A user's own pipeline need not know the code of a missing category."""
+    table = pd.DataFrame(
+        {"city": ["a", "b"] * 100, "t": [0, 0, 1, 1] * 50, "c": 0, "y": [0, 1, 1] * 66 + [0, 1]}
+    )
+    log = cf.IncentiveLog.from_frame(table, features=["city"], treatment="t", collected="c", converted="y")
+    strict = make_pipeline(OneHotEncoder(), LogisticRegression())
+    model = cf.OR(outcome=strict).fit(log)
+    cf.save(model, tmp_path / "m")
+    np.testing.assert_array_equal(
+        cf.load(tmp_path / "m").predict_reward(table, "coupon", 0.1),
+        model.predict_reward(table, "coupon", 0.1),
+    )
+
+
+@pytest.mark.parametrize("name", ["CF-OR by boosting", "CF-MTL of features", "Naive of pairs"])
+def test_no_flipped_byte_changes_a_prediction(name, pairs, table, tmp_path):
+    """Fifty flips of each file: in names, shapes, trees, weights, the digest."""
+    model, kind = MODELS[name]
+    log = {"pairs": pairs, "table": table}[kind]
+    path = tmp_path / "model.safetensors"
+    cf.save(model.fit(log), path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [*rng.choice(len(whole), 40, replace=False), *rng.choice(2000, 10, replace=False)]
+    for place in places:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << rng.integers(8)
+        path.write_bytes(bytes(flipped))
+        with pytest.raises(ModelFileError):
+            cf.load(path)
+    for damaged in (whole[:-1], whole[: len(whole) // 2], whole[:9], whole + b"0"):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelFileError):
+            cf.load(path)
+
+
+def test_a_path_that_cannot_be_written_is_told(tmp_path):
+    model = cf.OR(outcome=LogisticRegression()).fit(cf.simulated_features(300).log)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for path in (tmp_path, tmp_path / "file" / "model"):
+        with pytest.raises(ModelFileError, match="a file that can be written.* Name another path"):
+            cf.save(model, path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_folder_is_no_model(tmp_path):
+    with pytest.raises(ModelFileError, match=r"a file that cfmtl_lib\.save wrote"):
+        cf.load(tmp_path)
 
 
 def test_a_wrong_schema_is_refused(saved, pairs):
