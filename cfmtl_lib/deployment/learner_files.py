@@ -1,6 +1,6 @@
 """Learners of scikit-learn as bytes, in the format of skops, and back.
 
-skops looks at the types that a file names, not at their content. Arrays can ask for more memory than there is.
+skops looks at the types that a file names, not at their content. Arrays can ask for more memory than exists.
 Members can unpack to a thousand times their size. Nodes can lie outside their tree. Here all of that is
 looked at before anything is made.
 """

@@ -5,8 +5,8 @@ the fitted values. It holds no row of the log. Loading makes objects of this lib
 scikit-learn may also consist of the types that skops trusts and of
 :data:`~cfmtl_lib.deployment.learner_files.TRUSTED`. Nothing in a file is executed.
 
-A model is tried on two made-up rows when it is saved and when it is loaded. So parts that do not work together
-are found then.
+A model is tried on two made-up rows when it is saved and when it is loaded. So parts that do not work
+together are found then.
 
 :func:`load` checks a digest over all content, and so refuses a file that was damaged or changed. An attacker
 could change the digest too. Against that, keep the fingerprint that :func:`save` returns, and pass it to

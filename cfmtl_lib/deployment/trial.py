@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
 from cfmtl_lib.estimators.feature_cells import FeatureCells
+from cfmtl_lib.logs.encoding import EncodedRows
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.policy.rewards import SCENARIOS
 
@@ -43,10 +44,12 @@ def trial_rows(schema: InputSchema) -> NDArray:
     if schema.pair_space is not None:
         return np.array([[0, 0], [size - 1 for size in schema.pair_space]], dtype=np.int64)
     rows = np.stack([np.zeros(schema.n_features), np.ones(schema.n_features)])
-    for k, column in enumerate(() if schema.encoder is None else schema.encoder.columns):
+    if schema.encoder is None:
+        return rows
+    for k, column in enumerate(schema.encoder.columns):
         if column.kind == "category":
             rows[1, k] = len(column.categories)
-    return rows
+    return EncodedRows.of(rows, schema.encoder)
 
 
 def try_model(model: LogEstimator) -> Exception | None:

@@ -20,7 +20,7 @@ from cfmtl_lib.errors import InputError, ModelFileError
 from cfmtl_lib.experiments.methods import factory_of, fit_methods
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.runtime import files
-from cfmtl_lib.runtime.containers import digest_of
+from cfmtl_lib.runtime.containers import digest_of, read_container
 
 SMALL = FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
 FEW = cf.FeatureConfig(
@@ -75,6 +75,7 @@ def test_a_loaded_model_predicts_the_same_bits(name, pairs, table, tmp_path):
     model.fit(log)
     path = tmp_path / "new folder" / "model.safetensors"
     fingerprint = cf.save(model, path)
+    assert read_container(path, "cf.save").header["trial"] is True
     loaded = cf.load(path, fingerprint=fingerprint, schema=cf.InputSchema.from_log(log), device="cpu")
     assert type(loaded) is type(model) and loaded.schema_ == model.schema_
     for scenario in cf.SCENARIOS:
@@ -359,7 +360,7 @@ def test_a_path_that_cannot_be_written_is_told(tmp_path):
     model = cf.OR(outcome=LogisticRegression()).fit(cf.simulated_features(300).log)
     (tmp_path / "file").write_text("x", encoding="utf-8")
     for path in (tmp_path, tmp_path / "file" / "model"):
-        with pytest.raises(ModelFileError, match="a file that can be written.* Name another path"):
+        with pytest.raises(ModelFileError, match=r"a file that can be written.* Name another path"):
             cf.save(model, path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
