@@ -138,3 +138,14 @@ def test_bins_of_one_cluster_are_left_out():
     assert never_taker["predicted"].tolist() == pytest.approx([0.7])
     apart = cf.cell_calibration(p, log, bins=2)
     assert (len(apart), len(table)) == (10, 6)  # cells that nobody is predicted in have one bin
+
+
+def test_bins_of_one_row_are_left_out():
+    n = 40
+    share = np.linspace(0.1, 0.6, n)
+    p = np.stack([share, 0.9 - share, np.full(n, 0.1), np.zeros(n), np.zeros(n)], axis=1)
+    log = cf.IncentiveLog(np.zeros((n, 1)), np.arange(n) % 2, np.zeros(n), np.arange(n) % 3 == 0)
+    table = cf.cell_calibration(p, log, bins=20)
+    assert (table["rows"] >= 2).all()
+    of_cell = table.groupby(["treated", "collected", "converted"])["rows"].sum()
+    assert set(of_cell.index) == {(1, 1, 0), (1, 1, 1)}  # predicted alike in all rows: one bin
