@@ -95,7 +95,8 @@ def check_choice(subject: str, value: object, known: Iterable[str]) -> str:
     """
     known = tuple(known)
     if not isinstance(value, str) or value not in known:
-        raise UnknownNameError(subject, expected="one of " + ", ".join(map(repr, known)), found=repr(value))
+        found = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise UnknownNameError(subject, expected="one of " + ", ".join(map(repr, known)), found=found[:80])
     return value
 
 

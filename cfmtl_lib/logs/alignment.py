@@ -189,6 +189,19 @@ def index_of(value: object) -> pd.Index | None:
     return None
 
 
+def is_missing(values: NDArray) -> NDArray[np.bool_]:
+    """Mark missing values: None, NaN, NaT and pandas' NA; shape (n,).
+
+    Examples
+    --------
+    >>> is_missing(np.array([1, None, np.nan, [2]], dtype=object)).tolist()
+    [False, True, True, False]
+    """
+    if values.dtype.kind == "V":  # records, which pandas cannot look into
+        return np.zeros(len(values), dtype=bool)
+    return np.asarray(pd.isna(values), dtype=bool)
+
+
 def common_index(columns: Mapping[str, object]) -> pd.Index | None:
     """Return the labels of the rows of a log that is made of several arguments; None if they have none.
 

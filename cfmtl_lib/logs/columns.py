@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Hashable
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
@@ -13,8 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cfmtl_lib.checks import describe
 from cfmtl_lib.errors import LogError, UnknownCategoryWarning, check_choice, refuse_rows
-from cfmtl_lib.logs.alignment import LARGEST_EXACT, as_numbers, plain_values
+from cfmtl_lib.logs.alignment import LARGEST_EXACT, as_numbers, is_missing, plain_values
 from cfmtl_lib.logs.tables import as_table
 
 KINDS = ("number", "category")
@@ -65,13 +67,7 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
         If ``frame`` is no table, or the column is not there or there twice.
     """
     frame = as_table(frame)
-    if not isinstance(name, str | int | tuple) or isinstance(name, bool):
-        raise LogError(
-            "column",
-            expected="the name of a column",
-            found=f"a {type(name).__name__}",
-            advice="Put the values into the table, and name their column.",
-        )
+    check_name("column", name)
     if name not in frame.columns:
         some = ", ".join(map(repr, frame.columns[:12]))
         more = ", ..." if frame.shape[1] > 12 else ""
@@ -85,6 +81,23 @@ def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     if isinstance(column, pd.DataFrame):
         raise LogError(f"column {name!r}", expected="one column of this name", found=f"{column.shape[1]}")
     return column
+
+
+def check_name(subject: str, name: object) -> None:
+    """Refuse what cannot be the name of a column, such as the column itself.
+
+    Raises
+    ------
+    LogError
+        If it is neither a text nor a whole number nor a tuple of them.
+    """
+    if isinstance(name, bool) or not isinstance(name, str | int | np.integer | tuple):
+        raise LogError(
+            subject,
+            expected="the name of a column",
+            found=describe(name),
+            advice="Put the values into the table, and name their column.",
+        )
 
 
 def numeric_column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
@@ -147,7 +160,7 @@ def learnt_column(column: pd.Series, name: str, is_category: bool, *, may_be_emp
     named = isinstance(column.dtype, pd.CategoricalDtype)
     # All levels that a pandas categorical names, also those that no row has: parts of a table agree.
     values = plain_values(column.cat.categories.to_series() if named else column)
-    present = values[~np.asarray(pd.isna(values), dtype=bool)]
+    present = values[~is_missing(values)]
     if not len(present):
         if may_be_empty and values.dtype.kind in "biuf" and not is_category:
             return Column(name, "number")
@@ -191,8 +204,11 @@ def encoded_column(column: pd.Series, known: Column, unknown: str = "error") -> 
     if _kind(values) == "fractions":
         refuse_lost_digits(subject, values)
     objects = values.astype(object)
+    if _kind(values) == "other":
+        plain = [value if isinstance(value, Hashable) else repr(value) for value in objects]
+        objects = np.array([*plain, None], dtype=object)[:-1]  # beside None, numpy keeps them apart
     codes = pd.Index(known.categories, dtype=object).get_indexer(pd.Index(objects, dtype=object)) + 1
-    missing = np.asarray(pd.isna(objects), dtype=bool)
+    missing = is_missing(objects)
     codes[missing] = MISSING
     others = ~missing & (codes == MISSING)
     if unknown == "warn" and others.any():
@@ -239,7 +255,7 @@ _INFERRED = {
 
 
 def _kind_of_objects(values: NDArray) -> str:
-    present = values[~np.asarray(pd.isna(values), dtype=bool)]
+    present = values[~is_missing(values)]
     if all(isinstance(value, Real | Decimal) for value in present):
         return "decimals"
     return "other"

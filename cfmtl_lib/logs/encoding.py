@@ -16,6 +16,7 @@ from cfmtl_lib.logs.alignment import as_array, as_numbers, plain_values
 from cfmtl_lib.logs.columns import (
     UNKNOWN,
     Column,
+    check_name,
     column_of,
     encoded_column,
     learnt_column,
@@ -25,6 +26,9 @@ from cfmtl_lib.logs.tables import as_table, is_table
 
 FeatureRows: TypeAlias = "ArrayLike | pd.DataFrame | tuple[ArrayLike, ArrayLike]"
 """Types that features can have; see :meth:`FrameEncoder.matrix`."""
+
+LARGEST_SPACE = 10**7
+"""Largest number of users or items beside features, each of them a category by name."""
 
 
 class EncodedRows(np.ndarray):
@@ -167,11 +171,18 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         >>> encoder.matrix(([[0, 1], [2, 0]], [[0.5], [0.25]])).tolist()
         [[1.0, 2.0, 0.5], [3.0, 1.0, 0.25]]
         """
-        ids = (
-            Column("user", "category", tuple(range(n_users))),
-            Column("item", "category", tuple(range(n_items))),
+        sizes = {"user": n_users, "item": n_items}
+        ids = tuple(
+            Column(name, "category", tuple(range(checks.check_count(size, f"n_{name}s", most=LARGEST_SPACE))))
+            for name, size in sizes.items()
         )
-        names = [f"feature_{k}" for k in range(n_numbers)] if isinstance(n_numbers, int) else n_numbers
+        if isinstance(n_numbers, list | tuple):
+            names = list(n_numbers)
+        else:
+            names = [
+                f"feature_{k}"
+                for k in range(checks.check_count(n_numbers, "n_numbers", least=0, most=LARGEST_SPACE))
+            ]
         return cls(ids + tuple(Column(name, "number") for name in names))
 
     def matrix(self, x: FeatureRows, unknown: str = "error") -> NDArray[np.float64]:
@@ -216,7 +227,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
         if is_table(numbers):
             table = as_table(numbers)
             columns = [numbers_of(column_of(table, c.name), c.name) for c in self.columns[2:]]
-            numbers = np.column_stack(columns)
+            numbers = np.column_stack([np.empty((len(table), 0)), *columns])
         ids, values = pair_columns(pairs), _as_floats(numbers)
         if ids.dtype.kind not in "iu" or ids.ndim != 2 or ids.shape[1] != 2 or values.ndim != 2:
             raise LogError(
@@ -305,7 +316,9 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
 
 def is_pairs_with_numbers(x: object) -> TypeGuard[tuple[ArrayLike, ArrayLike]]:
     """Tell whether x is (pairs, numbers), and not a tuple of rows."""
-    return isinstance(x, tuple) and len(x) == 2 and np.ndim(x[0]) == 2
+    if not isinstance(x, tuple) or len(x) != 2:
+        return False
+    return is_table(x[0]) or as_array("x", x[0], LogError).ndim == 2
 
 
 def pair_columns(pairs: Any) -> NDArray:
@@ -352,10 +365,23 @@ def names_of(subject: str, names: Any) -> list:
         raise LogError(
             subject, expected="a list of names", found=f"the text {names!r}", advice=f"Pass [{names!r}]."
         )
-    try:
-        return list(names)
-    except TypeError:
-        raise LogError(subject, expected="a list of names", found=checks.describe(names)) from None
+    if not isinstance(names, Collection) or is_table(names) or getattr(names, "shape", None) == ():
+        raise LogError(subject, expected="a list of names", found=checks.describe(names))
+    for name in names:
+        check_name(subject, name)
+    return list(names)
+
+
+def check_encoder(encoder: object) -> None:
+    """Refuse what is no encoder.
+
+    Raises
+    ------
+    LogError
+        If it is neither a :class:`FrameEncoder` nor None.
+    """
+    if encoder is not None and not isinstance(encoder, FrameEncoder):
+        raise LogError("encoder", expected="the encoder of another log", found=checks.describe(encoder))
 
 
 def _as_floats(x: Any) -> NDArray[np.float64]:

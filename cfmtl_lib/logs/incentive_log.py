@@ -14,7 +14,7 @@ from cfmtl_lib import checks
 from cfmtl_lib.errors import LogError, check_choice
 from cfmtl_lib.logs.alignment import aligned_values, common_index, index_of, plain_values
 from cfmtl_lib.logs.columns import column_of, numeric_column
-from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder, names_of
+from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder, check_encoder, names_of
 from cfmtl_lib.logs.outcomes import (
     MISSING_COLLECTED,
     binary_column,
@@ -26,6 +26,7 @@ from cfmtl_lib.logs.outcomes import (
 )
 from cfmtl_lib.logs.tables import as_table
 from cfmtl_lib.logs.validation import (
+    checked_index,
     checked_labels,
     checked_propensity,
     checked_rows,
@@ -113,8 +114,8 @@ be collected that was not given: check how t and c were joined.
         given_sizes = (self.n_users, self.n_items)
         x, encoder, is_pairs = log_features(self.x, self.encoder, pairs, *given_sizes)
         n = len(x)
-        if self.index is not None and len(self.index) != n:
-            raise LogError("index", expected=f"{n} labels, one for each row", found=str(len(self.index)))
+        if self.index is not None:
+            put(self, "index", checked_index(self.index, n))
         t = checked_binary("t", self.t, n, self.index)
         check_choice("missing_collected", missing_collected, MISSING_COLLECTED)
         collected = aligned_values("c", self.c, self.index, n, error=LogError)
@@ -203,13 +204,14 @@ be collected that was not given: check how t and c were joined.
         index, frame = index_of(frame), as_table(frame)
         features = names_of("features", features)
         roles = {"treatment": treatment, "collected": collected, "converted": converted}
+        for name in roles.values():
+            column_of(frame, name)  # refuses what is no name
         given = roles | {
             role: name
             for role, name in (("propensity", propensity), ("cluster", cluster))
             if isinstance(name, str)
         }
         for role, name in roles.items():
-            column_of(frame, name)  # refuses what is no name
             if name in features:
                 raise LogError(
                     "features",
@@ -232,6 +234,7 @@ be collected that was not given: check how t and c were joined.
             propensity = numeric_column(frame, propensity)
         if isinstance(cluster, str):
             cluster = plain_values(column_of(frame, cluster))
+        check_encoder(encoder)
         learnt = FrameEncoder.learn(frame, features, categories) if encoder is None else encoder
         if learnt.names != tuple(features):
             raise LogError(

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.errors import LogError, refuse_rows
-from cfmtl_lib.logs.alignment import aligned_values, as_array, plain_values, row_order
+from cfmtl_lib.logs.alignment import aligned_values, as_array, is_missing, plain_values, row_order
 from cfmtl_lib.logs.columns import column_of
 from cfmtl_lib.logs.tables import as_table, is_table
 
@@ -53,7 +53,7 @@ def binary_values(
     untreated : ndarray of shape (n,), bool, optional
         Rows where a missing value counts as 0.
     """
-    missing = np.asarray(pd.isna(values), dtype=bool)
+    missing = is_missing(values)
     if untreated is not None and (missing & untreated).any():
         values = np.where(missing & untreated, 0, values)
         missing = missing & ~untreated
@@ -84,7 +84,10 @@ def _not_binary(values: NDArray) -> NDArray[np.bool_]:
 
 
 def _recoding(values: NDArray) -> str:
-    different = pd.unique(values[:100_000])
+    try:
+        different = pd.unique(values[:100_000])
+    except TypeError:  # lists and the like
+        different = values[:0]
     if len(different) == 2:
         low, high = (repr(v) for v in sorted(different.tolist(), key=lambda v: (type(v).__name__, str(v))))
         return f"It holds {low} and {high}. Recode it: (values == {high}).astype(int), if {high} means yes."
@@ -132,7 +135,7 @@ def collected_values(
     try:
         return binary_values(subject, values, untreated)
     except LogError as error:
-        missing = np.asarray(pd.isna(values), dtype=bool)
+        missing = is_missing(values)
         if error.found != MISSING or (missing & (t == 1)).any():
             raise
         raise LogError(

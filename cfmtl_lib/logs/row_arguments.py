@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.checks import describe, interval
 from cfmtl_lib.errors import InputError, refuse_rows
-from cfmtl_lib.logs.alignment import aligned_values, as_array, as_numbers, index_of, label_codes, row_order
+from cfmtl_lib.logs.alignment import (
+    aligned_values,
+    as_array,
+    as_numbers,
+    index_of,
+    is_missing,
+    label_codes,
+    row_order,
+)
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 
 
@@ -263,7 +271,7 @@ def labels_by_row(
     given = aligned_values(subject, labels, index, n)
     refuse_rows(
         subject,
-        pd.isna(given),
+        is_missing(given),
         expected="a label in each row",
         found="a missing one",
         advice="Give rows of unknown label one of their own.",

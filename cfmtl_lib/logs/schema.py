@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from cfmtl_lib.checks import describe
 from cfmtl_lib.errors import LogError
 from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder
 from cfmtl_lib.logs.incentive_log import IncentiveLog
@@ -47,7 +48,15 @@ This model was fitted on pairs.
 
     @classmethod
     def from_log(cls, log: IncentiveLog | ParquetLog) -> Self:
-        """Read the schema of a log."""
+        """Read the schema of a log.
+
+        Raises
+        ------
+        LogError
+            If it is no log.
+        """
+        if not isinstance(log, IncentiveLog | ParquetLog):
+            raise LogError("log", expected="an IncentiveLog or a ParquetLog", found=describe(log))
         if isinstance(log, ParquetLog):
             return cls(2, log.pair_space)
         return cls(log.x.shape[1], log.pair_space if log.is_pairs else None, log.encoder)

@@ -11,9 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib import checks
 from cfmtl_lib.errors import LogError, refuse_rows
-from cfmtl_lib.logs.alignment import aligned_numbers, aligned_values, as_array, label_codes
+from cfmtl_lib.logs.alignment import aligned_numbers, aligned_values, as_array, is_missing, label_codes
 from cfmtl_lib.logs.columns import refuse_lost_digits
-from cfmtl_lib.logs.encoding import EncodedRows, FrameEncoder, is_pairs_with_numbers, pair_columns
+from cfmtl_lib.logs.encoding import (
+    EncodedRows,
+    FrameEncoder,
+    check_encoder,
+    is_pairs_with_numbers,
+    pair_columns,
+)
 from cfmtl_lib.logs.tables import as_table, is_table
 
 LARGEST_ID = 2**31 - 1
@@ -40,6 +46,7 @@ def log_features(
     LogError
         If x is neither pairs nor features.
     """
+    check_encoder(encoder)
     if pairs is not None:
         pairs = checks.check_flag(pairs, "pairs")
     if encoder is None and is_pairs_with_numbers(x):
@@ -87,6 +94,16 @@ def features_of_fit(x: Any, pairs: bool | None) -> tuple[Any, FrameEncoder | Non
     return given, None, pairs
 
 
+def checked_index(index: Any, n: int) -> pd.Index:
+    """Return n labels of rows as a pandas Index."""
+    if not isinstance(index, pd.Index):
+        labels = as_array("index", index, LogError)
+        index = pd.Index(labels.ravel().astype(object) if labels.dtype.kind not in "iuO" else labels.ravel())
+    if len(index) != n:
+        raise LogError("index", expected=f"{n} labels, one for each row", found=str(len(index)))
+    return index
+
+
 def check_pairs(x: ArrayLike, n_users: int, n_items: int) -> NDArray[np.int64]:
     """Return x as (n, 2) int64 pairs, or raise :class:`LogError` that names the first unknown id."""
     pairs, is_pairs = checked_x(x if not is_table(x) else pair_columns(x))
@@ -113,7 +130,15 @@ def check_pairs(x: ArrayLike, n_users: int, n_items: int) -> NDArray[np.int64]:
 def encoder_of_pairs(pairs: Any, numbers: Any, n_users: int | None, n_items: int | None) -> FrameEncoder:
     """Make the encoder of pairs that come with numbers, with the id spaces of the log."""
     ids, _ = checked_x(pair_columns(pairs), True)
-    named = list(as_table(numbers).columns) if is_table(numbers) else np.asarray(numbers).shape[-1]
+    named: Any = list(as_table(numbers).columns) if is_table(numbers) else as_array("x", numbers, LogError)
+    if not isinstance(named, list):
+        if named.ndim != 2:
+            raise LogError(
+                "x",
+                expected="(integer pairs of shape (n, 2), floats of shape (n, p))",
+                found=f"numbers of shape {named.shape}",
+            )
+        named = named.shape[1]
     return FrameEncoder.of_pairs(
         checked_size("n_users", n_users, ids[:, 0]), checked_size("n_items", n_items, ids[:, 1]), named
     )
@@ -194,7 +219,7 @@ def checked_labels(value: Any, n: int, index: pd.Index | None = None, subject: s
     labels = aligned_values(subject, value, index, n, error=LogError)
     refuse_rows(
         subject,
-        pd.isna(labels),
+        is_missing(labels),
         expected="a label in each row",
         found="a missing one",
         advice="Give rows of unknown label one of their own.",
