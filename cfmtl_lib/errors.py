@@ -85,6 +85,10 @@ class UnknownCategoryWarning(UserWarning):
     """Rows to predict have a category that the fitted log did not have, and it counted as missing."""
 
 
+class TrustWarning(UserWarning):
+    """Number that is given but cannot be trusted as it stands, with the reason and a next step."""
+
+
 def check_choice(subject: str, value: object, known: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``known``, else raise :class:`UnknownNameError` that lists them.
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin, clone
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.base import ClassifierMixin
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cfmtl_lib.checks import check_count, check_flag, check_seed
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, TrustWarning
 from cfmtl_lib.logs.alignment import aligned_values, as_array, label_codes
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log, table_at_rows
 from cfmtl_lib.logs.validation import checked_propensity
 from cfmtl_lib.nuisances.learner_checks import check_classifier, fit_clone, probabilities_of_one
-from cfmtl_lib.nuisances.learners import adapt_learner, boosting, default_classifier
+from cfmtl_lib.nuisances.learners import adapt_learner, category_columns, default_classifier
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
+from cfmtl_lib.nuisances.stacking import ShortStack, training_part
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.runtime.threads import threads_for
 
@@ -41,12 +43,12 @@ def crossfit(
     log : IncentiveLog
     outcome : classifier with ``predict_proba``, optional
         Classifier of the four means, cloned for each mean and fold. If left out:
-        :class:`~cfmtl_lib.nuisances.pair_classifier.PairClassifier` for pairs, boosted trees
-        (:func:`~cfmtl_lib.nuisances.learners.boosting`) for features.
+        :class:`~cfmtl_lib.nuisances.pair_classifier.PairClassifier` for pairs, a stack of logistic
+        regression and boosted trees (:mod:`cfmtl_lib.nuisances.stacking`) for features.
         :func:`~cfmtl_lib.nuisances.learners.adapt_learner` adapts it to the columns of a table.
     propensity : classifier or array_like of shape (n,), optional
         Classifier of the propensity, or its known values. If left out: the known propensity of the log, or
-        else the same kind of classifier as for the outcomes.
+        else as for the outcomes.
     features : array_like of shape (n, p), optional
         Input of the classifiers; ``log.x`` if left out. Needed for scikit-learn classifiers on logs of pairs.
     folds : int or array_like of shape (n,), integer
@@ -54,7 +56,7 @@ def crossfit(
         cell. Rows of one cluster of the log stay together. One fold means no cross-fitting, for comparison
         only: it fits and predicts on the same rows.
     seed : int
-        Seed of the folds, and of the default classifier for features.
+        Seed of the folds, and of the default learners for features.
     progress : bool
         Whether to report progress on stderr.
 
@@ -87,43 +89,57 @@ def crossfit(
     n, seed, progress = len(check_log(log)), check_seed(seed), check_flag(progress, "progress")
     seen = log.x if features is None else _rows_of(features, log)
     outcome = outcome if outcome is None else check_classifier(outcome, "outcome")
+    known = log.propensity if propensity is None else None
     if propensity is not None and (hasattr(propensity, "fit") or inspect.isclass(propensity)):
         check_classifier(propensity, "propensity")
     elif propensity is not None:
-        propensity = checked_propensity(propensity, n, log.index)
-    if outcome is None:
-        outcome = (
-            default_classifier(log, seed)
-            if features is None
-            else boosting(HistGradientBoostingClassifier, n, seed)
-        )
-    if propensity is None:
-        propensity = clone(outcome) if log.propensity is None else log.propensity
-    if features is None:  # what is given beside the log is as the classifiers want it
-        outcome = adapt_learner(outcome, log)
-        propensity = adapt_learner(propensity, log) if hasattr(propensity, "predict_proba") else propensity
+        known, propensity = checked_propensity(propensity, n, log.index), None
     fold = fold_of_rows(log, folds, seed)
+    if outcome is None and log.is_pairs and features is None:
+        outcome = default_classifier(log, seed)
+    learners: dict[str, ClassifierMixin | None] = dict.fromkeys(MOMENTS, outcome)
+    if known is None:
+        learners["propensity"] = outcome if propensity is None else propensity
+    if features is None:  # what is given beside the log is as the classifiers want it
+        learners = {k: None if v is None else adapt_learner(v, log) for k, v in learners.items()}
+    codes, many = category_columns(log.encoder if features is None else None)
     everyone = np.ones(n, dtype=bool)
-    targets: dict[str, tuple[NDArray, NDArray[np.bool_]]] = {
-        name: (moment.observed(log), log.t == moment.arm) for name, moment in MOMENTS.items()
-    }
-    is_known = not hasattr(propensity, "predict_proba")
-    classifiers = dict.fromkeys(targets, outcome)
-    if not is_known:
-        targets["propensity"] = (log.t, everyone)
-        classifiers["propensity"] = propensity
-    values = {name: np.empty(n) for name in targets}
-    jobs = [(name, k) for name in targets for k in range(int(fold.max()) + 1)]
+    fits: dict[str, FitsByFold] = {}
+    for name, learner in learners.items():
+        target = MOMENTS[name].observed(log) if name in MOMENTS else log.t
+        rows = log.t == MOMENTS[name].arm if name in MOMENTS else everyone
+        if learner is not None:
+            fits[name] = ClassifierByFold(learner, name, target, rows, fold)
+        else:
+            fits[name] = ShortStack(name, target, rows, fold, codes=codes, many=many, seed=seed)
+    jobs = [(name, k) for name in fits for k in range(int(fold.max()) + 1)]
     with threads_for(n):
         for name, k in track(jobs, total=len(jobs), label="Cross-fitting: fits", enabled=progress):
-            target, rows = targets[name]
-            held_out = fold == k
-            training = rows & (everyone if fold.max() == 0 else ~held_out)
-            predict = _fitted(classifiers[name], seen[training], target[training], name, k)
-            values[name][held_out] = predict(seen[held_out])
-    if is_known:
-        values["propensity"] = np.asarray(propensity, dtype=np.float64)
-    return LogNuisances.from_means(values["propensity"], values, propensity_is_known=is_known)
+            fits[name].fit_part(seen, k)
+        values = {name: fit.combined() for name, fit in fits.items()}
+    _tell_of_few_events(fits)
+    return LogNuisances.from_means(
+        values["propensity"] if known is None else known,
+        values,
+        propensity_is_known=known is not None,
+        cross_fitted=int(fold.max()) > 0,
+    )
+
+
+def _tell_of_few_events(fits: Mapping[str, FitsByFold]) -> None:
+    levels = {"rate": "the rate of all rows", "logistic": "a logistic regression without splines or trees"}
+    told = [
+        f"{name} by {levels[fit.level]} ({fit.events} rows of the rarer outcome)"
+        for name, fit in fits.items()
+        if isinstance(fit, ShortStack) and fit.level in levels
+    ]
+    if told:
+        warnings.warn(
+            f"Few events: crossfit estimates {', '.join(told)}. So x explains less than it could. "
+            "Values stay valid where the propensity is known or well estimated.",
+            TrustWarning,
+            stacklevel=3,
+        )
 
 
 def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:
@@ -165,22 +181,47 @@ def _enough_groups(cluster: NDArray, k: int) -> NDArray[np.int64]:
     return member
 
 
-def _fitted(
-    classifier: ClassifierMixin, x: NDArray, target: NDArray, name: str, fold: int
-) -> Callable[[NDArray], NDArray[np.float64]]:
-    if not len(target):
-        raise InputError(
-            f"fold {fold}",
-            expected=f"rows to fit {name} on outside the fold",
-            found="none",
-            advice="Use fewer folds, or folds that hold both arms.",
-        )
-    least, most = int(target.min()), int(target.max())
-    if least == most:  # many classifiers refuse a single class
-        return lambda rows: np.full(len(rows), float(least))
-    what = f"{name}, fold {fold}"
-    model = fit_clone(classifier, x, target, what)
-    return lambda rows: probabilities_of_one(model, rows, what)
+class FitsByFold(Protocol):
+    """Fits of one mean, one for each fold, that predict the rows which they have not seen."""
+
+    def fit_part(self, x: NDArray, k: int) -> None:
+        """Fit without fold k, and predict it."""
+        ...
+
+    def combined(self) -> NDArray[np.float64]:
+        """Return the prediction of every row, shape (n,)."""
+        ...
+
+
+class ClassifierByFold:
+    """Clones of one classifier, fitted without one fold each."""
+
+    def __init__(
+        self,
+        classifier: ClassifierMixin,
+        name: str,
+        target: NDArray,
+        rows: NDArray[np.bool_],
+        fold: NDArray[np.int64],
+    ) -> None:
+        self.classifier, self.name, self.target, self.rows, self.fold = classifier, name, target, rows, fold
+        self._values = np.empty(len(target))
+
+    def fit_part(self, x: NDArray, k: int) -> None:
+        """See :class:`FitsByFold`."""
+        held_out = self.fold == k
+        training = training_part(self.rows, self.fold, k, self.name)
+        target = self.target[training]
+        if target.min() == target.max():  # many classifiers refuse a single class
+            self._values[held_out] = float(target[0])
+            return
+        what = f"{self.name}, fold {k}"
+        model = fit_clone(self.classifier, x[training], target, what)
+        self._values[held_out] = probabilities_of_one(model, x[held_out], what)
+
+    def combined(self) -> NDArray[np.float64]:
+        """See :class:`FitsByFold`."""
+        return self._values
 
 
 def _rows_of(features: ArrayLike, log: IncentiveLog) -> NDArray:

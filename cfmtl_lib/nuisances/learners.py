@@ -6,41 +6,24 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.encoding import FrameEncoder
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.boosted import BoostedClassifier, BoostedRegressor, with_categories
 from cfmtl_lib.nuisances.pair_classifier import PairClassifier
 
 MOST_LEVELS = 254
 """Largest number of levels (beside a missing one) of a category that boosting in bins splits as sets."""
 
-BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
-
-ROWS_TO_STOP_EARLY = 10_000
-"""Least number of rows at which boosting uses early stopping, with a tenth of them as validation set."""
-
-
-def boosting(
-    kind: type[BaseEstimator], n_rows: int, seed: int = 0
-) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
-    """Make gradient boosting of shallow trees in small steps, for a log of this many rows.
-
-    scikit-learn's defaults overfit logs of some thousand rows. On new customers of simulated campaigns these
-    trees have the smaller log-loss; a test checks it.
-    """
-    many = n_rows >= ROWS_TO_STOP_EARLY
-    return kind(
-        learning_rate=0.05,
-        max_leaf_nodes=8,
-        max_iter=1000 if many else 100,
-        early_stopping=many,
-        n_iter_no_change=15,
-        random_state=seed,
-    )
+BOOSTING = (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    BoostedClassifier,
+    BoostedRegressor,
+)
 
 
 def default_classifier(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
@@ -51,12 +34,12 @@ def default_classifier(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
     """
     if log.is_pairs:
         return PairClassifier(pair_space=log.pair_space)
-    return adapt_learner(boosting(HistGradientBoostingClassifier, len(log), seed), log)
+    return adapt_learner(BoostedClassifier(seed=seed), log)
 
 
 def default_regressor(log: IncentiveLog, seed: int = 0) -> BaseEstimator:
     """Make the default regressor, gradient boosting, for targets that are no probabilities; features only."""
-    return adapt_learner(boosting(HistGradientBoostingRegressor, len(log), seed), log)
+    return adapt_learner(BoostedRegressor(seed=seed), log)
 
 
 def adapt_learner(learner: BaseEstimator, log: IncentiveLog) -> BaseEstimator:
@@ -97,33 +80,30 @@ def adapt_learner(learner: BaseEstimator, log: IncentiveLog) -> BaseEstimator:
     return make_pipeline(_one_hot(log.encoder), learner)
 
 
-def _boosting(learner: BaseEstimator, encoder: FrameEncoder) -> BaseEstimator:
+def category_columns(encoder: FrameEncoder | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the positions of categories of at most :data:`MOST_LEVELS` levels, and of those of more."""
     few: list[int] = []
     many: list[int] = []
-    numbers: list[int] = []
-    for k, column in enumerate(encoder.columns):
-        kind = numbers if column.kind == "number" else many if len(column.categories) > MOST_LEVELS else few
-        kind.append(k)
-    if not many:
-        return clone(learner).set_params(categorical_features=few or None)
-    kept = [*few, *numbers]
-    columns = ColumnTransformer(
-        [
-            ("kept", "passthrough", kept),
-            ("means", TargetEncoder(cv=KFold(5, shuffle=True, random_state=0)), many),
-        ],
-        remainder="drop",
-    )
-    coded = list(range(len(few))) or None  # the columns that are kept come first
-    boosted = clone(learner).set_params(categorical_features=coded)
-    return Pipeline([("columns", columns), ("learner", boosted)])
+    for k, column in enumerate(encoder.columns if encoder else ()):
+        if column.kind == "category":
+            (many if len(column.categories) > MOST_LEVELS else few).append(k)
+    return tuple(few), tuple(many)
+
+
+def _boosting(learner: BaseEstimator, encoder: FrameEncoder) -> BaseEstimator:
+    few, many = category_columns(encoder)
+    if isinstance(learner, BoostedClassifier | BoostedRegressor):
+        return clone(learner).set_params(codes=few, many=many)
+    return with_categories(clone(learner), few, many, len(encoder.columns))
 
 
 def _one_hot(encoder: FrameEncoder) -> ColumnTransformer:
     codes = encoder.is_category.nonzero()[0].tolist()
     numbers = (~encoder.is_category).nonzero()[0].tolist()
     levels = [list(range(len(encoder.columns[k].categories) + 1)) for k in codes]
-    scaled = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
+    scaled = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
+    )
     return ColumnTransformer(
         [("levels", OneHotEncoder(categories=levels), codes), ("numbers", scaled, numbers)]
     )

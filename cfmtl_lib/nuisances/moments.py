@@ -115,6 +115,8 @@ class LogNuisances:
         Whether the assignment was designed. Known propensities are never clipped by default.
     index : pandas.Index, optional
         Labels of the rows; those of the Series that the nuisances are made of if left out.
+    cross_fitted : bool
+        Whether no row was used to fit its own values. If not, standard errors come with a warning.
 
     Raises
     ------
@@ -129,6 +131,7 @@ class LogNuisances:
     collected_and_converted_treated: NDArray[np.float64]
     propensity_is_known: bool = False
     index: pd.Index | None = None
+    cross_fitted: bool = True
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -151,7 +154,12 @@ class LogNuisances:
 
     @classmethod
     def from_means(
-        cls, propensity: ArrayLike, means: Mapping[str, ArrayLike], *, propensity_is_known: bool = False
+        cls,
+        propensity: ArrayLike,
+        means: Mapping[str, ArrayLike],
+        *,
+        propensity_is_known: bool = False,
+        cross_fitted: bool = True,
     ) -> Self:
         """Make nuisances from a propensity and the four means by name (:data:`MOMENTS`)."""
         missing = [name for name in MOMENTS if name not in means] if isinstance(means, Mapping) else MOMENTS
@@ -162,7 +170,12 @@ class LogNuisances:
                 found=f"none of {', '.join(missing)}",
             )
         values: dict[str, Any] = {name: means[name] for name in MOMENTS}
-        return cls(propensity, **values, propensity_is_known=propensity_is_known)  # type: ignore[arg-type]
+        return cls(
+            propensity,  # type: ignore[arg-type]
+            **values,
+            propensity_is_known=propensity_is_known,
+            cross_fitted=cross_fitted,
+        )
 
     of = from_means  # its name in 0.1
 

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError, UnknownNameError
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork
-from cfmtl_lib.nuisances.learners import boosting
+from cfmtl_lib.nuisances.boosted import boosting
 from cfmtl_lib.nuisances.moments import MOMENTS
 from cfmtl_lib.policy.rewards import payment_of
 
