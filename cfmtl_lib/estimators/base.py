@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from cfmtl_lib.estimators.likelihood import cell_log_likelihood
 from cfmtl_lib.logs.alignment import index_of
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.origin import TrainingRows, learned
 from cfmtl_lib.logs.outcomes import outcome_columns
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
@@ -38,6 +41,17 @@ def as_log(
 def labels_of(x: IncentiveLog | FeatureRows) -> pd.Index | None:
     """Return the labels of the rows of x, which a Series beside it has to match."""
     return x.index if isinstance(x, IncentiveLog) else index_of(x)
+
+
+def _with_training_rows(predict_reward: Callable[..., NDArray]) -> Callable[..., NDArray]:
+    """Let rewards remember the rows that the model was fitted to; see :mod:`cfmtl_lib.logs.origin`."""
+
+    @wraps(predict_reward)
+    def predict(self: LogEstimator, *arguments: Any, **options: Any) -> NDArray:
+        values = predict_reward(self, *arguments, **options)
+        return learned(values, getattr(self, "_training_rows", None))
+
+    return predict
 
 
 class LogEstimator(BaseEstimator):
@@ -77,10 +91,13 @@ class LogEstimator(BaseEstimator):
             raise InputError("method", expected="a name that no other estimator has", found=repr(method))
         cls.method = method
         ESTIMATORS[key] = cls
+        if "predict_reward" in vars(cls):
+            setattr(cls, "predict_reward", _with_training_rows(cls.predict_reward))  # noqa: B010
 
     def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
-        """Store the schema of x from the log that is fitted."""
+        """Store the schema of x, and hashes of the rows, from the log that is fitted."""
         self.remember_schema(InputSchema.from_log(log))
+        self._training_rows = TrainingRows(log) if isinstance(log, IncentiveLog) else None
 
     def remember_schema(self, schema: InputSchema) -> None:
         """Store the schema of x."""

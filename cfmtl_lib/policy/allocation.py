@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.checks import check_count, check_seed, describe, real_number
 from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.logs.origin import learned, learned_on
 from cfmtl_lib.logs.row_arguments import numbers_by_row, same_rows
 from cfmtl_lib.policy.arguments import check_cost, check_spend
 from cfmtl_lib.policy.ties import TieKeys, highest, in_order, tie_keys
@@ -75,7 +76,7 @@ def allocate(
     n, keys = len(values), keys_of(reward, ties, seed)
     if money is None:
         n_treated = min(most_treated(n, budget, number), int((values > 0).sum()))
-        return highest(values, n_treated, keys)
+        return learned(highest(values, n_treated, keys), learned_on(reward))
     amount = check_cost(money, "money")
     spends = check_spend(same_rows("spend", spend, reward), values.shape)
     wanted = np.flatnonzero(values > 0)
@@ -84,7 +85,7 @@ def allocate(
     order = wanted[in_order(-slope, lambda: keys()[wanted])]
     treat = np.zeros(n, dtype=bool)
     treat[order[affordable(spends[order], amount)]] = True
-    return treat
+    return learned(treat, learned_on(reward))
 
 
 def keys_of(rows: ArrayLike, ties: str, seed: int) -> TieKeys:

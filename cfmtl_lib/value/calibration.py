@@ -1,14 +1,20 @@
-"""Predicted against observed frequencies, in bins of equal size."""
+"""Calibration of fitted probabilities, and cautions about intervals that rest on them."""
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from cfmtl_lib.checks import check_count
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, TrustWarning
+from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.origin import TrainingRows
 from cfmtl_lib.logs.row_arguments import numbers_by_row, same_rows
+from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.ties import in_order, tie_keys
 
 
@@ -107,3 +113,160 @@ def calibration_curve(probability: ArrayLike, happened: ArrayLike, n_bins: int =
         for part in equal_size_bins(p, n_bins)
     ]
     return pd.DataFrame(rows)
+
+
+MOST_CLIPPED = 0.05
+"""Largest share of clipped propensities, among rows that a policy treats, without a caution."""
+
+LEAST_EFFECTIVE_SIZE = 50.0
+"""Least effective sample size of an arm without a caution."""
+
+FEWEST_EVENTS = 10
+"""Least number of conversions, and of rows without one, in each arm without a caution."""
+
+FEWEST_CLUSTERS = 20
+"""Least number of clusters without a caution."""
+
+LARGEST_MISCALIBRATION = 0.1
+"""Largest distance of treatment frequencies from fitted propensities, in standard deviations of T."""
+
+LARGEST_WEIGHT_GAP = 0.1
+"""Largest distance from 1 of the mean inverse-probability weight of an arm."""
+
+
+def cautions_about(
+    log: IncentiveLog,
+    nuisances: LogNuisances,
+    propensity: NDArray[np.float64],
+    covered: NDArray[np.float64],
+    *,
+    effective_sizes: tuple[float, float],
+    n_clusters: int | None,
+    learned_on: TrainingRows | None = None,
+) -> tuple[str, ...]:
+    """List the reasons, visible in a log, for which an interval of its estimate cannot be trusted.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+    nuisances : LogNuisances
+    propensity : ndarray of shape (n,), float64
+        Propensity after clipping.
+    covered : ndarray of shape (n,), float64
+        Size of the weight of each row in the estimate: the policy, say.
+    effective_sizes : (float, float)
+        Effective sample sizes of the treated and the untreated rows.
+    n_clusters : int, optional
+        Number of clusters, if rows are clustered.
+    learned_on : TrainingRows, optional
+        Rows that the policy was learned on.
+
+    Returns
+    -------
+    tuple of str
+        Sentences, empty where nothing was seen. That nothing was seen proves nothing.
+    """
+    found = []
+    inside = covered > 0
+    if not inside.any():
+        return ()
+    clipped = float((propensity != nuisances.propensity)[inside].mean())
+    if clipped > MOST_CLIPPED:
+        found.append(
+            f"{clipped:.0%} of the rows had propensities so near 0 or 1 that they were clipped: the data do "
+            'not tell the value there (use population="overlap" or "trimmed", or another policy)'
+        )
+    for arm, size in zip(("treated", "untreated"), effective_sizes, strict=True):
+        if size < LEAST_EFFECTIVE_SIZE:
+            found.append(f"the effective sample is {size:.0f} {arm} rows: too few for a normal interval")
+    for given, name in ((1, "treated"), (0, "untreated")):
+        outcomes = log.y[inside & (log.t == given)]
+        fewest = int(min(outcomes.sum(), (1 - outcomes).sum())) if len(outcomes) else 0
+        if fewest < FEWEST_EVENTS:
+            found.append(
+                f"only {fewest} of {len(outcomes):,} {name} rows have the rarer outcome: the standard error "
+                "is not reliable (collect more rows)"
+            )
+    if n_clusters is not None and n_clusters < FEWEST_CLUSTERS:
+        found.append(f"only {n_clusters} clusters are independent: the standard error is not reliable")
+    if not nuisances.cross_fitted:
+        found.append("nuisances were fitted on the same rows: the standard error is too small (use folds)")
+    if not nuisances.propensity_is_known:
+        found += _about_propensity(log, nuisances, propensity, inside)
+    if learned_on is not None and (share := learned_on.share_of(log)) > 0:
+        found.append(
+            f"the policy was learned on {share:.0%} of these rows: its value is too high (value it on other "
+            "rows, see IncentiveLog.split)"
+        )
+    return tuple(found)
+
+
+def _about_propensity(
+    log: IncentiveLog,
+    nuisances: LogNuisances,
+    propensity: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+) -> list[str]:
+    found = []
+    gap, p_value = miscalibration(nuisances.propensity, log.t)
+    if gap > LARGEST_MISCALIBRATION and p_value < 0.001:
+        found.append(
+            f"treatment frequencies differ from the fitted propensities by {gap:.2f} standard deviations "
+            "(fit a better propensity; see value.propensity_calibration)"
+        )
+    for name, weight in (
+        ("treated", (log.t / propensity)[inside]),
+        ("untreated", ((1 - log.t) / (1 - propensity))[inside]),
+    ):
+        off, error = float(weight.mean() - 1), float(weight.std() / np.sqrt(len(weight)))
+        if abs(off) > LARGEST_WEIGHT_GAP and abs(off) > 3 * error:
+            found.append(
+                f"weights of {name} rows average {1 + off:.2f} instead of 1: the propensity is wrong for "
+                "the rows of this policy"
+            )
+    return found
+
+
+def miscalibration(
+    probability: NDArray[np.float64], happened: NDArray, n_bins: int = 20
+) -> tuple[float, float]:
+    """Measure how far frequencies lie from fitted probabilities, beyond chance.
+
+    Parameters
+    ----------
+    probability : ndarray of shape (n,), float64
+    happened : ndarray of shape (n,), 0/1
+    n_bins : int
+        Largest number of bins of equal size.
+
+    Returns
+    -------
+    gap : float
+        Root mean square, over bins, of the gap in standard deviations of the outcome, less what chance adds.
+    p_value : float
+        Chi-squared test of no gap. In large logs harmless gaps are significant: look at the size.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> p = rng.uniform(0.2, 0.8, 5000)
+    >>> gap, p_value = miscalibration(p, rng.random(5000) < p)
+    >>> gap < 0.05, p_value > 0.01
+    (True, True)
+    """
+    bins = equal_size_bins(probability, min(n_bins, len(probability)))
+    z = np.empty(len(bins))
+    for k, part in enumerate(bins):
+        p = probability[part]
+        variance = max(float((p * (1 - p)).sum()), 1e-9)
+        z[k] = float(happened[part].sum() - p.sum()) / np.sqrt(variance)
+    rows = np.array([len(part) for part in bins])
+    gap = float(np.sqrt(max(0.0, float(((np.square(z) - 1) / rows).mean()))))
+    return gap, float(stats.chi2.sf(np.square(z).sum(), len(bins)))
+
+
+def tell(subject: str, cautions: tuple[str, ...]) -> tuple[str, ...]:
+    """Warn of cautions about one estimate, and return them."""
+    if cautions:
+        warnings.warn(f"{subject}: {'; '.join(cautions)}.", TrustWarning, stacklevel=3)
+    return cautions

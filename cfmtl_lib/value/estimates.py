@@ -10,7 +10,7 @@ Wager (2021), "Policy learning with observational data", and Dudik, Langford and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,14 @@ from scipy import stats
 from cfmtl_lib.checks import check_level
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.logs.origin import learned_on
 from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
 from cfmtl_lib.strata import STRATA
-from cfmtl_lib.value.scores import UnitScores, unit_scores
+from cfmtl_lib.value.calibration import cautions_about, tell
+from cfmtl_lib.value.scores import UnitScores, fitted_scores, population_of, unit_scores
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Estimate:
         Number of units.
     n_clusters : int
         Number of groups taken as independent; n without clusters.
+    cautions : tuple of str
+        Reasons, seen in the log, not to trust the interval. Each is in the printed line and in a
+        :class:`~cfmtl_lib.errors.TrustWarning`.
+    population : str
+        Units that the mean is about: "all" of the log, or a description.
     """
 
     value: float
@@ -53,16 +60,34 @@ class Estimate:
     level: float
     n: int
     n_clusters: int
+    cautions: tuple[str, ...] = field(default=(), kw_only=True)
+    population: str = field(default="all", kw_only=True)
 
     @property
     def total(self) -> float:
-        """Value summed over the units of the log, as the tables of the paper count."""
-        return self.n * self.value
+        """Value summed over the units of the log, as the tables of the paper count.
+
+        Raises
+        ------
+        InputError
+            If the mean is not one over all units.
+        """
+        return self._n_of_total() * self.value
 
     @property
     def total_standard_error(self) -> float:
         """Standard error of :attr:`total`."""
-        return self.n * self.standard_error
+        return self._n_of_total() * self.standard_error
+
+    def _n_of_total(self) -> int:
+        if self.population != "all":
+            raise InputError(
+                "total",
+                expected="a mean over all units",
+                found=f"one over {self.population}",
+                advice='Estimate it with population="all".',
+            )
+        return self.n
 
     @property
     def z(self) -> float:
@@ -75,7 +100,14 @@ class Estimate:
         return float(stats.norm.sf(self.z))
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} ± {self.standard_error:.4f} [{self.lower:.4f}, {self.upper:.4f}]"
+        return self._line() + self._warned()
+
+    def _line(self) -> str:
+        among = "" if self.population == "all" else f" among {self.population}"
+        return f"{self.value:.4f} ± {self.standard_error:.4f} [{self.lower:.4f}, {self.upper:.4f}]{among}"
+
+    def _warned(self) -> str:
+        return f"; NOT RELIABLE: {'; '.join(self.cautions)}" if self.cautions else ""
 
 
 @dataclass(frozen=True)
@@ -103,10 +135,10 @@ class PolicyValue(Estimate):
 
     def __str__(self) -> str:
         return (
-            f"{super().__str__()}, treats {self.share_treated:.1%}, "
+            f"{self._line()}, treats {self.share_treated:.1%}, "
             f"spends {self.spend.value:.4f} ± {self.spend.standard_error:.4f}, effective sample "
             f"{self.effective_sample_size[0]:,.0f} treated, {self.effective_sample_size[1]:,.0f} untreated, "
-            f"{self.n_clipped:,} propensities clipped"
+            f"{self.n_clipped:,} propensities clipped{self._warned()}"
         )
 
 
@@ -121,6 +153,7 @@ def policy_value(
     clusters: ArrayLike | None = None,
     level: float = 0.95,
     clip: float | None = None,
+    population: str = "all",
 ) -> PolicyValue:
     """Estimate the value of a policy on the units of a log, against treating nobody.
 
@@ -145,6 +178,10 @@ def policy_value(
         Confidence level of the interval, in (0, 1).
     clip : float, optional
         Bound of the propensities, see :func:`~cfmtl_lib.value.scores.unit_scores`.
+    population : {"all", "overlap", "trimmed"}
+        Units whose mean is estimated. Where overlap is weak, "overlap" (weights e(1 - e)) or "trimmed" (units
+        of moderate propensity) can be estimated and "all" cannot. The printed line names the population, and
+        :attr:`~Estimate.total` is for "all" only.
 
     Returns
     -------
@@ -172,15 +209,36 @@ def policy_value(
     probability = check_policy(treat, len(check_log(log)), log.index)
     labels = log.clusters(clusters)
     nuisances = crossfit(log) if nuisances is None else nuisances
-    scores = unit_scores(log, nuisances, clip=clip)
-    reward = scores.reward(scenario, cost, conversion_value)
-    estimate = mean_estimate(probability * reward, clusters=labels, level=level)
-    spend = mean_estimate(probability * scores.spend(scenario, cost), clusters=labels, level=level)
+    scores, among = unit_scores(log, nuisances, clip=clip), population_of(population, log, nuisances)
+    fitted = fitted_scores(log, nuisances)
+    reward, spend = (
+        mean_estimate(
+            among.linearised(probability * of_row, probability * of_mean), clusters=labels, level=level
+        )
+        for of_row, of_mean in (
+            (
+                scores.reward(scenario, cost, conversion_value),
+                fitted.reward(scenario, cost, conversion_value),
+            ),
+            (scores.spend(scenario, cost), fitted.spend(scenario, cost)),
+        )
+    )
+    covered = probability * among.weight
+    sizes = _effective_sample_sizes(covered, scores)
+    told = cautions_about(
+        log,
+        nuisances,
+        scores.propensity,
+        covered,
+        effective_sizes=sizes,
+        n_clusters=None if labels is None else reward.n_clusters,
+        learned_on=learned_on(treat),
+    )
     return PolicyValue(
-        **vars(estimate),
-        share_treated=float(probability.mean()),
+        **vars(reward) | {"cautions": tell("policy_value", told), "population": among.name},
+        share_treated=float(np.average(probability, weights=among.weight)),
         spend=spend,
-        effective_sample_size=_effective_sample_sizes(probability, scores),
+        effective_sample_size=sizes,
         n_clipped=scores.n_clipped,
     )
 
@@ -197,6 +255,7 @@ def policy_value_difference(
     clusters: ArrayLike | None = None,
     level: float = 0.95,
     clip: float | None = None,
+    population: str = "all",
 ) -> Estimate:
     """Estimate the value of one policy minus that of another, paired on the units of a log.
 
@@ -205,7 +264,7 @@ def policy_value_difference(
     treat, other : array_like of shape (n,), bool or in [0, 1]
         Policies; the value of ``treat`` minus that of ``other`` is estimated. Units that both treat alike
         cancel.
-    log, nuisances, scenario, cost, conversion_value, clusters, level, clip
+    log, nuisances, scenario, cost, conversion_value, clusters, level, clip, population
         As in :func:`policy_value`.
 
     Returns
@@ -220,8 +279,24 @@ def policy_value_difference(
     n = len(check_log(log))
     more = check_policy(treat, n, log.index) - check_policy(other, n, log.index, "other")
     nuisances = crossfit(log) if nuisances is None else nuisances
-    reward = unit_scores(log, nuisances, clip=clip).reward(scenario, cost, conversion_value)
-    return mean_estimate(more * reward, clusters=log.clusters(clusters), level=level)
+    scores, among = unit_scores(log, nuisances, clip=clip), population_of(population, log, nuisances)
+    of_row, of_mean = (
+        more * part.reward(scenario, cost, conversion_value)
+        for part in (scores, fitted_scores(log, nuisances))
+    )
+    labels = log.clusters(clusters)
+    estimate = mean_estimate(among.linearised(of_row, of_mean), clusters=labels, level=level)
+    covered = np.abs(more) * among.weight
+    told = cautions_about(
+        log,
+        nuisances,
+        scores.propensity,
+        covered,
+        effective_sizes=_effective_sample_sizes(covered, scores),
+        n_clusters=None if labels is None else estimate.n_clusters,
+        learned_on=learned_on(treat) or learned_on(other),
+    )
+    return replace(estimate, cautions=tell("policy_value_difference", told), population=among.name)
 
 
 def strata_shares(
@@ -231,25 +306,41 @@ def strata_shares(
     clusters: ArrayLike | None = None,
     level: float = 0.95,
     clip: float | None = None,
+    population: str = "all",
 ) -> pd.DataFrame:
     """Estimate the shares of the five strata (AIPW), under exclusion and monotonicity.
 
     Parameters
     ----------
-    log, nuisances, clusters, level, clip
+    log, nuisances, clusters, level, clip, population
         As in :func:`policy_value`.
 
     Returns
     -------
     DataFrame
         Table with index: the strata; columns value, standard_error, lower, upper. Values sum to 1. A
-        negative one is evidence against an assumption, and is not clipped.
+        negative one is evidence against an assumption, and is not clipped. ``attrs["cautions"]`` lists
+        reasons not to trust the intervals, as in :class:`Estimate`.
     """
     nuisances = crossfit(check_log(log)) if nuisances is None else nuisances
-    scores = unit_scores(log, nuisances, clip=clip).strata()
-    return shares_table(
-        [mean_estimate(column, clusters=log.clusters(clusters), level=level) for column in scores.T]
+    scores, among = unit_scores(log, nuisances, clip=clip), population_of(population, log, nuisances)
+    labels = log.clusters(clusters)
+    by_stratum = zip(scores.strata().T, fitted_scores(log, nuisances).strata().T, strict=True)
+    estimates = [
+        mean_estimate(among.linearised(of_row, of_mean), clusters=labels, level=level)
+        for of_row, of_mean in by_stratum
+    ]
+    told = cautions_about(
+        log,
+        nuisances,
+        scores.propensity,
+        among.weight,
+        effective_sizes=_effective_sample_sizes(among.weight, scores),
+        n_clusters=None if labels is None else estimates[0].n_clusters,
     )
+    table = shares_table(estimates)
+    table.attrs["cautions"] = tell("strata_shares", told)
+    return table
 
 
 def shares_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
@@ -267,7 +358,8 @@ def mean_estimate(
 ) -> Estimate:
     """Estimate the mean of values that are independent, or independent between clusters.
 
-    The clustered variance is that of Liang and Zeger (1986) for a mean, with the factor G / (G - 1).
+    The clustered variance is that of Liang and Zeger (1986) for a mean, with the factor G / (G - 1),
+    and its interval takes Student's t with G - 1 degrees of freedom.
 
     Examples
     --------
@@ -288,7 +380,9 @@ def mean_estimate(
             "log" if clusters is None else "clusters", expected="at least two units or clusters", found="one"
         )
     error = float(np.sqrt(n_groups / (n_groups - 1) * np.square(deviations).sum())) / n
-    reach = float(stats.norm.ppf((1 + level) / 2)) * error
+    # With few clusters the spread of their sums is itself uncertain.
+    spread = stats.norm if clusters is None else stats.t(n_groups - 1)
+    reach = float(spread.ppf((1 + level) / 2)) * error
     return Estimate(mean, error, mean - reach, mean + reach, level, n, n_groups)
 
 

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.checks import check_number, describe
-from cfmtl_lib.errors import InputError, refuse_rows
+from cfmtl_lib.errors import InputError, check_choice, refuse_rows
 from cfmtl_lib.logs.alignment import row_order
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log
@@ -146,6 +146,12 @@ def unit_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | Non
     return UnitScores(moments, e, log.t == 1, n_clipped, log.index)
 
 
+def fitted_scores(log: IncentiveLog, nuisances: LogNuisances) -> UnitScores:
+    """Return the fitted means in place of scores: what the rows would score without their outcomes."""
+    means = np.stack([nuisances.means()[name] for name in MOMENTS], axis=1)
+    return UnitScores(means, nuisances.propensity, log.t == 1, 0, log.index)
+
+
 def checked_clip(log: IncentiveLog, nuisances: LogNuisances, clip: float | None) -> float:
     """Return the bound of clipping, or its default; check that log and nuisances have the same rows.
 
@@ -210,3 +216,102 @@ def net_means(
     cost = check_cost(cost)
     value = values_of_conversion(cost, None, len(nuisances))
     return value * nuisances.converted_treated - cost * paid, value * nuisances.converted_untreated
+
+
+POPULATIONS = ("all", "overlap", "trimmed")
+"""Populations whose mean is estimated: all units, overlap-weighted units, units of moderate propensity."""
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    r"""Units that an estimate is about, as weights of the rows.
+
+    The estimate is :math:`\sum_i (h_i s_i + d_i m_i) / \sum_i (h_i + d_i)`. Here s is the doubly robust score
+    of the row and m its conditional mean. The term d makes the estimate robust to errors of the propensity
+    in the weights: d = h'(e)(T - e) for overlap weights (Li, Morgan and Zaslavsky, 2018), else 0.
+
+    Attributes
+    ----------
+    name : str
+        Description; "all" for all units.
+    weight, correction : ndarray of shape (n,), float64
+        h and d of each row.
+    """
+
+    name: str
+    weight: NDArray[np.float64]
+    correction: NDArray[np.float64]
+
+    def linearised(self, scores: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return one number for each row, whose mean is the estimate and whose spread gives its error."""
+        if self.name == "all":
+            return scores
+        numerator = self.weight * scores + self.correction * means
+        denominator = self.weight + self.correction
+        value = float(numerator.sum() / denominator.sum())
+        return value + (numerator - value * denominator) / denominator.mean()
+
+
+def population_of(name: str, log: IncentiveLog, nuisances: LogNuisances) -> Population:
+    """Make the weights of a population.
+
+    Parameters
+    ----------
+    name : {"all", "overlap", "trimmed"}
+        "overlap" weighs each unit by e(1 - e), "trimmed" leaves out units of extreme propensity
+        (:func:`crump_bound`).
+    log : IncentiveLog
+    nuisances : LogNuisances
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is unknown.
+    InputError
+        If no unit is left.
+    """
+    check_choice("population", name, POPULATIONS)
+    e, nothing = nuisances.propensity, np.zeros(len(log))
+    if name == "all":
+        return Population("all", np.ones(len(log)), nothing)
+    if name == "overlap":
+        weight = e * (1 - e)
+        correction = nothing if nuisances.propensity_is_known else (1 - 2 * e) * (log.t - e)
+        description = "units weighted by overlap, e(1 - e)"
+    else:
+        bound = crump_bound(e)
+        weight, correction = ((e >= bound) & (e <= 1 - bound)).astype(np.float64), nothing
+        description = f"units of propensity {bound:.2f} to {1 - bound:.2f} ({weight.mean():.0%} of the log)"
+    if not weight.any():
+        raise InputError(
+            "population",
+            expected="units with a propensity inside (0, 1)",
+            found="none",
+            advice="Every unit was certain to be treated or not: this log cannot tell an effect.",
+        )
+    return Population(description, weight, correction)
+
+
+def crump_bound(propensity: NDArray[np.float64]) -> float:
+    """Return the bound of propensities for which the average effect of the units within varies least.
+
+    It is the a that solves ``1 / (a (1 - a)) = 2 E[1 / (e (1 - e)) | a <= e <= 1 - a]``, and 0 where no unit
+    needs to be left out (Crump, Hotz, Imbens and Mitnik, 2009, "Dealing with limited overlap").
+
+    Examples
+    --------
+    >>> crump_bound(np.full(10, 0.3))
+    0.0
+    >>> round(crump_bound(np.linspace(0.001, 0.999, 999)), 2)
+    0.08
+    """
+    with np.errstate(divide="ignore"):
+        g = np.sort(1 / (propensity * (1 - propensity)))
+    g = g[np.isfinite(g)]
+    if not len(g):
+        return 0.5
+    means = np.cumsum(g) / np.arange(1, len(g) + 1)
+    if g[-1] <= 2 * means[-1]:
+        return 0.0
+    limit = 2 * float(means[g <= 2 * means][-1])
+    return 0.5 - float(np.sqrt(max(0.0, 0.25 - 1 / limit)))
