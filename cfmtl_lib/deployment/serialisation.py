@@ -18,8 +18,8 @@ from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 from cfmtl_lib.runtime.values import ValueDecoder, ValueEncoder, known_class
 
-FROM_SCHEMA = ("schema_", "n_features_in_", "feature_names_in_")
-"""Fitted attributes that the schema of x implies."""
+FROM_SCHEMA = ("schema_", "n_features_in_", "feature_names_in_", "training_rows_")
+"""Fitted attributes that the schema of x implies, or that stay with the process that fitted."""
 
 
 class Encoder(ValueEncoder):

@@ -49,7 +49,7 @@ def _with_training_rows(predict_reward: Callable[..., NDArray]) -> Callable[...,
     @wraps(predict_reward)
     def predict(self: LogEstimator, *arguments: Any, **options: Any) -> NDArray:
         values = predict_reward(self, *arguments, **options)
-        return learned(values, getattr(self, "_training_rows", None))
+        return learned(values, getattr(self, "training_rows_", None))
 
     return predict
 
@@ -97,7 +97,7 @@ class LogEstimator(BaseEstimator):
     def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
         """Store the schema of x, and hashes of the rows, from the log that is fitted."""
         self.remember_schema(InputSchema.from_log(log))
-        self._training_rows = TrainingRows(log) if isinstance(log, IncentiveLog) else None
+        self.training_rows_ = TrainingRows(log) if isinstance(log, IncentiveLog) else None
 
     def remember_schema(self, schema: InputSchema) -> None:
         """Store the schema of x."""

@@ -270,3 +270,25 @@ def tell(subject: str, cautions: tuple[str, ...]) -> tuple[str, ...]:
     if cautions:
         warnings.warn(f"{subject}: {'; '.join(cautions)}.", TrustWarning, stacklevel=3)
     return cautions
+
+
+def effective_sample_size(weights: NDArray[np.float64]) -> float:
+    """Compute the effective sample size of weights: ``(sum w)^2 / sum w^2`` (Kish, 1965).
+
+    Examples
+    --------
+    >>> effective_sample_size(np.array([1.0, 1.0, 2.0, 0.0])).__round__(2)
+    2.67
+    """
+    total = float(weights.sum())
+    return total**2 / float(np.square(weights).sum()) if total > 0 else 0.0
+
+
+def effective_sample_sizes(
+    probability: NDArray[np.float64], propensity: NDArray[np.float64], treated: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Compute the effective sample sizes of the treated and untreated rows that a policy would treat."""
+    return (
+        effective_sample_size((probability / propensity)[treated]),
+        effective_sample_size((probability / (1 - propensity))[~treated]),
+    )

@@ -25,9 +25,11 @@ from scipy import stats
 from cfmtl_lib.checks import check_count, check_flag, check_jobs, check_level, check_seed
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.logs.row_arguments import check_log, numbers_by_row
+from cfmtl_lib.logs.origin import learned_on
+from cfmtl_lib.logs.row_arguments import check_log, labels_by_row, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.value.calibration import cautions_about, effective_sample_sizes, tell
 from cfmtl_lib.value.rankings import Ranking, bootstrap_weights, mean_height, uniform_factor
 from cfmtl_lib.value.scores import unit_scores
 
@@ -80,6 +82,9 @@ class BudgetCurve:
         Confidence level.
     n_bootstrap : int
         Number of bootstrap replicates.
+    cautions : tuple of str
+        Reasons, seen in the log, not to trust the curve; see
+        :class:`~cfmtl_lib.value.estimates.Estimate`.
     """
 
     by: str
@@ -97,6 +102,7 @@ class BudgetCurve:
     area_standard_error: float
     level: float
     n_bootstrap: int
+    cautions: tuple[str, ...] = ()
 
     def best(self) -> StoppingPoint:
         """Find the budget at which the curve is highest, and those that could be the best as well."""
@@ -325,6 +331,16 @@ def _curve(
     reach = float(stats.norm.ppf((1 + level) / 2)) * error
     uniform = uniform_factor(replicates[:, 0], value, error, level) * error
     areas = mean_height(grid, replicates[:, 0])
+    covered = np.any([ranking.wanted for ranking in rankings], axis=0).astype(np.float64)
+    told = cautions_about(
+        log,
+        nuisances,
+        scores.propensity,
+        covered,
+        effective_sizes=effective_sample_sizes(covered, scores.propensity, scores.treated),
+        n_clusters=None if labels is None else len(labels_by_row("clusters", labels, n)[0]),
+        learned_on=next(filter(None, map(learned_on, scores_to_rank)), None),
+    )
     return BudgetCurve(
         by=by,
         budget=grid,
@@ -341,6 +357,7 @@ def _curve(
         area_standard_error=float(areas.std(ddof=1)),
         level=level,
         n_bootstrap=n_bootstrap,
+        cautions=tell("budget_curve", told),
     )
 
 

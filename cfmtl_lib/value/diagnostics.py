@@ -17,8 +17,8 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log, labels_by_row, numbers_by_row
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, STRATA
-from cfmtl_lib.value.calibration import equal_size_bins
-from cfmtl_lib.value.estimates import Estimate, effective_sample_size, mean_estimate, z_score
+from cfmtl_lib.value.calibration import effective_sample_size, equal_size_bins
+from cfmtl_lib.value.estimates import Estimate, mean_estimate, z_score
 from cfmtl_lib.value.scores import check_nuisances, unit_scores
 
 QUANTILES = (0.0, 0.01, 0.05, 0.5, 0.95, 0.99, 1.0)

@@ -26,8 +26,8 @@ from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
 from cfmtl_lib.strata import STRATA
-from cfmtl_lib.value.calibration import cautions_about, tell
-from cfmtl_lib.value.scores import UnitScores, fitted_scores, population_of, unit_scores
+from cfmtl_lib.value.calibration import cautions_about, effective_sample_sizes, tell
+from cfmtl_lib.value.scores import fitted_scores, population_of, unit_scores
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def policy_value(
         )
     )
     covered = probability * among.weight
-    sizes = _effective_sample_sizes(covered, scores)
+    sizes = effective_sample_sizes(covered, scores.propensity, scores.treated)
     told = cautions_about(
         log,
         nuisances,
@@ -292,7 +292,7 @@ def policy_value_difference(
         nuisances,
         scores.propensity,
         covered,
-        effective_sizes=_effective_sample_sizes(covered, scores),
+        effective_sizes=effective_sample_sizes(covered, scores.propensity, scores.treated),
         n_clusters=None if labels is None else estimate.n_clusters,
         learned_on=learned_on(treat) or learned_on(other),
     )
@@ -335,7 +335,7 @@ def strata_shares(
         nuisances,
         scores.propensity,
         among.weight,
-        effective_sizes=_effective_sample_sizes(among.weight, scores),
+        effective_sizes=effective_sample_sizes(among.weight, scores.propensity, scores.treated),
         n_clusters=None if labels is None else estimates[0].n_clusters,
     )
     table = shares_table(estimates)
@@ -397,24 +397,3 @@ def z_score(value: float, standard_error: float) -> float:
     if standard_error > 0:
         return value / standard_error
     return float(np.copysign(np.inf, value)) if value else 0.0
-
-
-def effective_sample_size(weights: NDArray[np.float64]) -> float:
-    """Compute the effective sample size of weights: ``(sum w)^2 / sum w^2`` (Kish, 1965).
-
-    Examples
-    --------
-    >>> effective_sample_size(np.array([1.0, 1.0, 2.0, 0.0])).__round__(2)
-    2.67
-    """
-    total = float(weights.sum())
-    return total**2 / float(np.square(weights).sum()) if total > 0 else 0.0
-
-
-def _effective_sample_sizes(probability: NDArray[np.float64], scores: UnitScores) -> tuple[float, float]:
-    """Compute the effective sample sizes of the treated and untreated rows that a policy would treat."""
-    treated, e = scores.treated, scores.propensity
-    return (
-        effective_sample_size((probability / e)[treated]),
-        effective_sample_size((probability / (1 - e))[~treated]),
-    )

@@ -35,8 +35,8 @@ class Ranking:
         in_line = values[self.order]
         # Curves pass through the ends of runs of equal scores, and are straight between them.
         self.ends = np.append(0, np.flatnonzero(np.append(in_line[1:] < in_line[:-1], True)) + 1)
-        n_wanted = int((values > 0).sum()) if only_positive else len(values)
-        self.last = int(np.searchsorted(self.ends, n_wanted))
+        self.wanted = values > 0 if only_positive else np.ones(len(values), dtype=bool)
+        self.last = int(np.searchsorted(self.ends, int(self.wanted.sum())))
 
     def at(
         self, budgets: NDArray[np.float64], by: str, weight: NDArray[np.float64]

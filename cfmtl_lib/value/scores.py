@@ -303,7 +303,7 @@ def crump_bound(propensity: NDArray[np.float64]) -> float:
     >>> crump_bound(np.full(10, 0.3))
     0.0
     >>> round(crump_bound(np.linspace(0.001, 0.999, 999)), 2)
-    0.08
+    0.1
     """
     with np.errstate(divide="ignore"):
         g = np.sort(1 / (propensity * (1 - propensity)))

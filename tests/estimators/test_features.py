@@ -8,7 +8,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 import cfmtl_lib as cf
@@ -219,7 +219,7 @@ def test_estimates_approach_the_truth(kind):
 
 def test_learners_see_categories_as_categories(campaign, log):
     coded = [name in ("city", "channel") for name in CAMPAIGN_FEATURES]
-    assert default_classifier(log).categorical_features == [k for k, is_code in enumerate(coded) if is_code]
+    assert default_classifier(log).codes == tuple(k for k, is_code in enumerate(coded) if is_code)
     boosting = adapt_learner(HistGradientBoostingClassifier(), log)
     assert boosting.get_params()["categorical_features"] == [4, 5]
     logistic = adapt_learner(LogisticRegression(max_iter=500), log).fit(log.x, log.y)
@@ -276,7 +276,7 @@ def test_categories_of_many_levels_get_their_means():
         categories=["shop"],
     )
     learner = default_classifier(log)
-    assert isinstance(learner, Pipeline)
+    assert learner.many == (0,) and learner.codes == ()
     found = learner.fit(log.x, y).predict_proba(log.x)[:, 1]
     assert np.corrcoef(found, rate[shop])[0, 1] > 0.9
     # As numbers their order says nothing, and boosting with its defaults finds less.

@@ -20,7 +20,7 @@ from cfmtl_lib.policy.allocation import treatable
 from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import strata_from_moments
-from cfmtl_lib.value.estimates import effective_sample_size
+from cfmtl_lib.value.calibration import effective_sample_size
 from cfmtl_lib.value.treated import treated_scores, treated_shares, treated_value
 
 
