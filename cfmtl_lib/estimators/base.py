@@ -17,12 +17,12 @@ from cfmtl_lib.estimators.likelihood import cell_log_likelihood
 from cfmtl_lib.logs.alignment import index_of
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.logs.origin import TrainingRows, learned
 from cfmtl_lib.logs.outcomes import outcome_columns
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.logs.tables import is_table
 from cfmtl_lib.policy.arguments import check_costs
+from cfmtl_lib.policy.origin import TrainingRows, learned
 from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.runtime.registry import ESTIMATORS, key_of
 
@@ -44,7 +44,7 @@ def labels_of(x: IncentiveLog | FeatureRows) -> pd.Index | None:
 
 
 def _with_training_rows(predict_reward: Callable[..., NDArray]) -> Callable[..., NDArray]:
-    """Let rewards remember the rows that the model was fitted to; see :mod:`cfmtl_lib.logs.origin`."""
+    """Let rewards remember the rows that the model was fitted to; see :mod:`cfmtl_lib.policy.origin`."""
 
     @wraps(predict_reward)
     def predict(self: LogEstimator, *arguments: Any, **options: Any) -> NDArray:

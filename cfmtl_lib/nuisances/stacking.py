@@ -1,8 +1,8 @@
 r"""Stack of a smooth logistic regression and boosted trees: the default learner of :func:`crossfit`.
 
-No one learner is near enough to every propensity and outcome. The stack has four candidates: logistic
-regressions on products and on coarse or fine splines, and boosted trees at an early and at a late step. They
-are fitted once for each fold. A further logistic regression combines their logits and recalibrates them
+No one learner is near enough to every propensity and outcome. The stack has four candidates. Two are logistic
+regressions on products and on coarse or fine splines, two are boosted trees at an early and at a late step.
+They are fitted once for each fold. A further logistic regression combines their logits and recalibrates them
 (Platt scaling). It is fitted to rows that the candidates have not seen, so it costs no further fits of them.
 This is "short-stacking" (Ahrens, Hansen, Schaffer and Wiemann, 2025, "Model averaging and double machine
 learning"). See also Wolpert (1992), "Stacked generalization".

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfmtl_lib.checks import check_count, check_seed, describe, real_number
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.logs.origin import learned, learned_on
 from cfmtl_lib.logs.row_arguments import numbers_by_row, same_rows
 from cfmtl_lib.policy.arguments import check_cost, check_spend
+from cfmtl_lib.policy.origin import learned, learned_on
 from cfmtl_lib.policy.ties import TieKeys, highest, in_order, tie_keys
 
 TIES = ("random", "first")

@@ -12,9 +12,9 @@ from scipy import stats
 from cfmtl_lib.checks import check_count
 from cfmtl_lib.errors import InputError, TrustWarning
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.logs.origin import TrainingRows
 from cfmtl_lib.logs.row_arguments import numbers_by_row, same_rows
 from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.policy.origin import TrainingRows
 from cfmtl_lib.policy.ties import in_order, tie_keys
 
 

@@ -25,10 +25,10 @@ from scipy import stats
 from cfmtl_lib.checks import check_count, check_flag, check_jobs, check_level, check_seed
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.logs.origin import learned_on
 from cfmtl_lib.logs.row_arguments import check_log, labels_by_row, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.policy.origin import learned_on
 from cfmtl_lib.value.calibration import cautions_about, effective_sample_sizes, tell
 from cfmtl_lib.value.rankings import Ranking, bootstrap_weights, mean_height, uniform_factor
 from cfmtl_lib.value.scores import unit_scores

@@ -20,11 +20,11 @@ from scipy import stats
 from cfmtl_lib.checks import check_level
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.logs.origin import learned_on
 from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
+from cfmtl_lib.policy.origin import learned_on
 from cfmtl_lib.strata import STRATA
 from cfmtl_lib.value.calibration import cautions_about, effective_sample_sizes, tell
 from cfmtl_lib.value.scores import fitted_scores, population_of, unit_scores
@@ -358,8 +358,8 @@ def mean_estimate(
 ) -> Estimate:
     """Estimate the mean of values that are independent, or independent between clusters.
 
-    The clustered variance is that of Liang and Zeger (1986) for a mean, with the factor G / (G - 1),
-    and its interval takes Student's t with G - 1 degrees of freedom.
+    The clustered variance is that of Liang and Zeger (1986) for a mean, with the factor G / (G - 1). Its
+    interval takes Student's t with G - 1 degrees of freedom.
 
     Examples
     --------

@@ -228,7 +228,7 @@ class Population:
 
     The estimate is :math:`\sum_i (h_i s_i + d_i m_i) / \sum_i (h_i + d_i)`. Here s is the doubly robust score
     of the row and m its conditional mean. The term d makes the estimate robust to errors of the propensity
-    in the weights: d = h'(e)(T - e) for overlap weights (Li, Morgan and Zaslavsky, 2018), else 0.
+    in the weights. For overlap weights (Li, Morgan and Zaslavsky, 2018) d = h'(e)(T - e), else it is 0.
 
     Attributes
     ----------
@@ -295,8 +295,8 @@ def population_of(name: str, log: IncentiveLog, nuisances: LogNuisances) -> Popu
 def crump_bound(propensity: NDArray[np.float64]) -> float:
     """Return the bound of propensities for which the average effect of the units within varies least.
 
-    It is the a that solves ``1 / (a (1 - a)) = 2 E[1 / (e (1 - e)) | a <= e <= 1 - a]``, and 0 where no unit
-    needs to be left out (Crump, Hotz, Imbens and Mitnik, 2009, "Dealing with limited overlap").
+    The bound a solves ``1 / (a (1 - a)) = 2 E[1 / (e (1 - e)) | a <= e <= 1 - a]``. It is 0 where no unit
+    needs to be left out. See Crump, Hotz, Imbens and Mitnik (2009), "Dealing with limited overlap".
 
     Examples
     --------

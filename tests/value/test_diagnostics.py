@@ -151,7 +151,7 @@ def test_shapes_and_missing_labels_are_refused(study):
     with pytest.raises(InputError, match="nuisances"):
         propensity_calibration(log, cf.LogNuisances(*[np.full(3, 0.5)] * 5), by=log.x[:, 0])
     for labels in (np.where(np.arange(6000) == 7, np.nan, 1.0), [None] * 6000):
-        with pytest.raises(InputError, match="a label for each row"):
+        with pytest.raises(InputError, match="a label in each row"):
             check_implications(log, truth, clusters=labels)
         with pytest.raises(InputError, match="a label in each row"):
             check_implications(log, truth, groups=labels)
