@@ -8,7 +8,7 @@ gradients, written out, and the same Adam with L2 decay. Three things make it fa
 - Adam reads and writes parameters and moments once a step.
 - A whole epoch is one call, without Python and without its lock. So fits run side by side in threads.
 
-Sums are taken in another order than in torch, so results agree to rounding.
+Sums are taken in another order than in torch, so a step agrees to rounding, which grows over a long fit.
 
 Only :mod:`cfmtl_lib.models.engines` imports this module and :mod:`cfmtl_lib.models.cell_kernels`. It first
 checks whether numba is installed. Loops are short and plain, and run over consecutive numbers, because only
