@@ -18,6 +18,15 @@ from cfmtl_lib.errors import InputError
 LARGEST_SEED = 2**32 - 1
 """Largest seed; scikit-learn takes no larger one."""
 
+LARGEST_COUNT = 10**9
+"""Largest count of anything: a run of more would never end."""
+
+MOST_JOBS = 1024
+"""Largest number of jobs side by side."""
+
+LARGEST_NUMBER = 1e100
+"""Largest size of a number; squares of larger ones overflow."""
+
 
 def describe(value: object) -> str:
     """Describe a value in an error: a short repr, or the type of what has a long one.
@@ -89,7 +98,7 @@ are repeated by their seed. For another one each time, draw it: numpy.random.def
     return whole
 
 
-def check_count(value: object, subject: str, *, least: int = 1, most: int | None = None) -> int:
+def check_count(value: object, subject: str, *, least: int = 1, most: int = LARGEST_COUNT) -> int:
     """Return a count as an int; floats are refused even if they are whole.
 
     Parameters
@@ -99,7 +108,7 @@ def check_count(value: object, subject: str, *, least: int = 1, most: int | None
     subject : str
         Name of the argument in errors.
     least, most : int
-        Bounds of the count, both included; none above if ``most`` is left out.
+        Bounds of the count, both included.
 
     Returns
     -------
@@ -120,8 +129,8 @@ def check_count(value: object, subject: str, *, least: int = 1, most: int | None
     cfmtl_lib.errors.InputError: folds: expected a whole number >= 2, found 5.0. Pass an int.
     """
     whole = whole_number(value)
-    if whole is None or whole < least or (most is not None and whole > most):
-        bounds = f">= {least}" if most is None else f"from {least} to {most}"
+    if whole is None or not least <= whole <= most:
+        bounds = f">= {least}" if most == LARGEST_COUNT else f"from {least} to {most}"
         raise InputError(
             subject,
             expected=f"a whole number {bounds}",
@@ -199,7 +208,7 @@ def check_number(
     number = real_number(value)
     below = number <= low if low_open else number < low
     above = number >= high if high_open else number > high
-    if not math.isfinite(number) or below or above:
+    if not abs(number) <= LARGEST_NUMBER or below or above:
         raise InputError(
             subject,
             expected=interval(low, high, low_open, high_open),
@@ -262,6 +271,6 @@ def check_jobs(n_jobs: object, subject: str = "n_jobs") -> int:
         If it is anything else.
     """
     whole = whole_number(n_jobs)
-    if not whole:
+    if not whole or not -MOST_JOBS <= whole <= MOST_JOBS:
         raise InputError(subject, expected="a whole number, or -1 for all cores", found=describe(n_jobs))
     return whole

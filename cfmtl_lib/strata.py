@@ -60,13 +60,22 @@ CELL_MEMBERSHIP.setflags(write=False)
 
 def check_strata(stratum: ArrayLike) -> NDArray[np.int8]:
     """Return stratum indices as int8, or raise :class:`InputError` that names the first bad one."""
-    values = np.asarray(stratum)
+    values = _plain_array("stratum", stratum)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise InputError(
             "stratum", expected="integers 0-4 of shape (n,)", found=f"{values.dtype} of shape {values.shape}"
         )
     refuse_rows("stratum", (values < 0) | (values >= len(STRATA)), expected="integers 0-4", found=values)
     return values.astype(np.int8)
+
+
+def _plain_array(subject: str, values: ArrayLike) -> NDArray:
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise InputError(subject, expected="a value in each row", found="a masked one")
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, OverflowError) as problem:
+        raise InputError(subject, expected="an array", found=f"none ({problem})") from None
 
 
 def draw_strata(strata_probability: ArrayLike, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -89,7 +98,14 @@ def draw_strata(strata_probability: ArrayLike, rng: np.random.Generator) -> NDAr
     >>> draw_strata([[0, 0, 0, 1, 0], [1, 0, 0, 0, 0]], np.random.default_rng(0)).tolist()
     [3, 0]
     """
-    below = np.asarray(strata_probability, dtype=np.float64).cumsum(axis=1)[:, : len(STRATA) - 1]
+    p = _plain_array("strata_probability", strata_probability)
+    if p.ndim != 2 or p.shape[1] != len(STRATA) or p.dtype.kind not in "iuf":
+        raise InputError(
+            "strata_probability", expected="numbers of shape (n, 5)", found=f"{p.dtype} of shape {p.shape}"
+        )
+    wrong = ~((p >= -1e-9).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= 1e-4))
+    refuse_rows("strata_probability", wrong, expected="probabilities that sum to 1", found=p.sum(axis=1))
+    below = p.astype(np.float64).cumsum(axis=1)[:, : len(STRATA) - 1]
     return (rng.random(len(below))[:, None] > below).sum(axis=1).astype(np.int8)
 
 
@@ -113,7 +129,13 @@ def observe(stratum: ArrayLike, treated: ArrayLike) -> tuple[NDArray[np.int8], N
     (array([0, 1, 0], dtype=int8), array([0, 1, 1], dtype=int8))
     """
     outcomes = POTENTIAL_OUTCOMES[check_strata(stratum)]
-    arm = np.asarray(treated).astype(bool)
+    arm = _plain_array("treated", treated)
+    if arm.shape != (len(outcomes),) or arm.dtype.kind not in "biuf":
+        raise InputError(
+            "treated", expected=f"0/1 of shape ({len(outcomes)},)", found=f"{arm.dtype} of shape {arm.shape}"
+        )
+    refuse_rows("treated", (arm != 0) & (arm != 1), expected="0 or 1", found=arm)
+    arm = arm == 1
     return np.where(arm, outcomes[:, 1], outcomes[:, 0]), np.where(arm, outcomes[:, 3], outcomes[:, 2])
 
 

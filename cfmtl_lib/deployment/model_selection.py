@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 
-from cfmtl_lib.checks import check_count, describe
+from cfmtl_lib.checks import check_count, check_flag, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood, cell_probabilities
@@ -93,6 +93,7 @@ def compare_models(
         if isinstance(model, type) or not hasattr(model, "predict_reward"):
             raise InputError(f"models[{name!r}]", expected="an unfitted estimator", found=describe(model))
     labels, budget, cost = log.clusters(clusters), check_share(budget), check_cost(cost)
+    progress = check_flag(progress, "progress")
     fold = fold_of_rows(log, folds, seed)
     if nuisances is None:
         nuisances = crossfit(log, folds=fold, seed=seed, progress=progress)
@@ -217,7 +218,7 @@ def cell_calibration(
     InputError
         If shapes differ or bins is below 1.
     """
-    bins = check_count(bins, "bins")
+    bins = check_count(bins, "bins", most=len(check_log(log)))
     p = check_strata_probability(strata_probability, len(check_log(log)), log.index)
     predicted = cell_probabilities(p, log.t)
     labels = log.clusters(clusters)

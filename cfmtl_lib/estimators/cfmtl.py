@@ -131,8 +131,8 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
         return CellTask(
             type(self).__name__,
             self.weights,
-            self.propensity_weight,
-            self.propensity_floor,
+            float(self.propensity_weight),
+            float(self.propensity_floor),
             resolve_device(self.device),
             self.seed,
             self.progress,

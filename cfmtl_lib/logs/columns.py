@@ -278,7 +278,7 @@ def refuse_lost_digits(subject: str, values: NDArray) -> None:
         If a float is 2**53 or more.
     """
     if values.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             lost = np.abs(values) >= LARGEST_EXACT
     elif values.dtype.kind == "O":
         lost = np.array([isinstance(v, float) and abs(v) >= LARGEST_EXACT for v in values], dtype=bool)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cfmtl_lib.checks import describe, interval
+from cfmtl_lib.checks import LARGEST_NUMBER, describe, interval
 from cfmtl_lib.errors import InputError, refuse_rows
 from cfmtl_lib.logs.alignment import (
     aligned_values,
@@ -100,7 +100,7 @@ def numbers_by_row(
     numbers = as_numbers(subject, given)
     expected = interval(low, high).removeprefix("a ").replace("number", "numbers")
     with np.errstate(invalid="ignore"):
-        right = np.isfinite(numbers) & (numbers >= low) & (numbers <= high)
+        right = (np.abs(numbers) <= LARGEST_NUMBER) & (numbers >= low) & (numbers <= high)
     refuse_rows(
         subject,
         ~(right | (np.isnan(numbers) & missing)),
@@ -142,7 +142,7 @@ def table_of_numbers(subject: str, values: Any, names: Sequence[str] = ()) -> ND
         raise InputError(subject, expected=shape, found=f"shape {array.shape}")
     _refuse_booleans(subject, array)
     numbers = as_numbers(subject, array.ravel()).reshape(array.shape)
-    wrong = ~np.isfinite(numbers)
+    wrong = ~(np.abs(numbers) <= LARGEST_NUMBER)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise InputError(
@@ -276,4 +276,6 @@ def labels_by_row(
         found="a missing one",
         advice="Give rows of unknown label one of their own.",
     )
+    if given.dtype == np.float16:  # pandas has no index of them
+        given = given.astype(np.float64)
     return label_codes(given)

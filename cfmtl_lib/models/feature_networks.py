@@ -81,9 +81,13 @@ class FeatureConfig:
             raise InputError(
                 "FeatureConfig.hidden", expected="a tuple of whole numbers >= 1", found=describe(self.hidden)
             )
-        put(self, "hidden", tuple(check_count(width, "FeatureConfig.hidden") for width in self.hidden))
+        put(
+            self,
+            "hidden",
+            tuple(check_count(width, "FeatureConfig.hidden", most=100_000) for width in self.hidden),
+        )
         for name in ("embedding_k", "n_networks"):
-            put(self, name, check_count(getattr(self, name), f"FeatureConfig.{name}"))
+            put(self, name, check_count(getattr(self, name), f"FeatureConfig.{name}", most=100_000))
         if not isinstance(self.fit, FitConfig):
             raise InputError("FeatureConfig.fit", expected="a FitConfig", found=describe(self.fit))
 

@@ -16,7 +16,7 @@ from cfmtl_lib.checks import check_count, check_flag, check_seed
 from cfmtl_lib.errors import InputError, TrustWarning
 from cfmtl_lib.logs.alignment import aligned_values, as_array, label_codes
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.logs.row_arguments import check_log, table_at_rows
+from cfmtl_lib.logs.row_arguments import check_log, is_one_number, table_at_rows
 from cfmtl_lib.logs.validation import checked_propensity
 from cfmtl_lib.nuisances.learner_checks import check_classifier, fit_clone, probabilities_of_one
 from cfmtl_lib.nuisances.learners import adapt_learner, category_columns, default_classifier
@@ -145,7 +145,7 @@ def _tell_of_few_events(fits: Mapping[str, FitsByFold]) -> None:
 def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArray[np.int64]:
     """Assign each row to a fold, 0, 1, ...: see ``folds`` and ``seed`` of :func:`crossfit`."""
     n, seed = len(log), check_seed(seed)
-    if folds is None or np.ndim(folds) == 0:
+    if is_one_number(folds):
         k = check_count(folds, "folds", most=n)
         fold = np.zeros(n, dtype=np.int64)
         if k > 1:

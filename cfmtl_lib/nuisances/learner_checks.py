@@ -91,10 +91,10 @@ def probabilities_of_one(model: BaseEstimator, x: NDArray, what: str) -> NDArray
     InputError
         If the classes are not 0 and 1, or what it predicts are no probabilities.
     """
-    classes = getattr(model, "classes_", (0, 1))
-    if list(np.ravel(classes)) != [0, 1]:
+    classes = np.ravel(getattr(model, "classes_", (0, 1))).tolist()
+    if classes != [0, 1]:
         raise InputError(
-            what, expected="a classifier of the classes 0 and 1", found=f"classes {describe(list(classes))}"
+            what, expected="a classifier of the classes 0 and 1", found=f"classes {describe(classes)}"
         )
     p = np.asarray(model.predict_proba(x), dtype=np.float64)
     if p.shape != (len(x), 2) or not (np.isfinite(p).all() and (p >= -1e-9).all() and (p <= 1 + 1e-9).all()):

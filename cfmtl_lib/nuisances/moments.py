@@ -138,6 +138,8 @@ class LogNuisances:
         columns = {name: getattr(self, name) for name in ("propensity", *MOMENTS)}
         if self.index is None:
             put(self, "index", common_index(columns))
+        elif not isinstance(self.index, pd.Index):
+            raise InputError("index", expected="a pandas.Index, or none", found=describe(self.index))
         n = None
         for name, column in columns.items():
             value = numbers_by_row(name, column, n, self.index)
@@ -150,7 +152,10 @@ class LogNuisances:
                 advice="Means of 0/1 outcomes lie in [0, 1]: fit them by a classifier, or clip them.",
             )
             put(self, name, value.clip(0.0, 1.0))
-        put(self, "propensity_is_known", check_flag(self.propensity_is_known, "propensity_is_known"))
+        if self.index is not None and len(self.index) != n:
+            raise InputError("index", expected=f"{n} labels", found=str(len(self.index)))
+        for name in ("propensity_is_known", "cross_fitted"):
+            put(self, name, check_flag(getattr(self, name), name))
 
     @classmethod
     def from_means(

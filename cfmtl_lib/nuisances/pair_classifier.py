@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from cfmtl_lib.checks import check_count, check_seed, describe
 from cfmtl_lib.errors import InputError, check_choice, refuse_rows
-from cfmtl_lib.logs.validation import check_pairs
+from cfmtl_lib.logs.alignment import as_array
+from cfmtl_lib.logs.validation import check_pairs, checked_x
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.pair_networks import AdditiveNetwork, FactorizationNetwork, predict_probability
 from cfmtl_lib.models.training import derive_generator, fit_probability, new_network
@@ -104,10 +106,18 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
             If an id lies outside ``pair_space``.
         """
         kind = NETWORKS[check_choice("network", self.network, NETWORKS)]
-        ids = np.asarray(X)
-        n_users, n_items = self.pair_space or (int(ids[:, 0].max()) + 1, int(ids[:, 1].max()) + 1)
+        if not isinstance(self.config, FitConfig):
+            raise InputError("config", expected="a FitConfig", found=describe(self.config))
+        check_seed(self.seed)
+        ids = checked_x(X, pairs=True)[0]
+        if self.pair_space is None:
+            n_users, n_items = (int(column.max()) + 1 for column in ids.T)
+        elif isinstance(self.pair_space, tuple | list) and len(self.pair_space) == 2:
+            n_users, n_items = (check_count(size, "pair_space") for size in self.pair_space)
+        else:
+            raise InputError("pair_space", expected="two counts", found=describe(self.pair_space))
         pairs = check_pairs(ids, n_users, n_items)
-        target = np.asarray(y)
+        target = as_array("y", y)
         if target.shape != (len(pairs),):
             raise InputError("y", expected=f"shape ({len(pairs)},)", found=f"shape {target.shape}")
         refuse_rows("y", ~np.isin(target, (0, 1)), expected="0/1", found=target)

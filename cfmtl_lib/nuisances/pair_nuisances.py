@@ -67,6 +67,8 @@ class PairNuisances:
         progress: bool = False,
         cache: FitCache | None = None,
     ) -> None:
+        if not isinstance(log, IncentiveLog | ParquetLog):
+            raise InputError("log", expected="an IncentiveLog or a ParquetLog", found=describe(log))
         self._space = log.pair_space  # refuses features before any work
         if not isinstance(config, FitConfig):
             raise InputError("config", expected="a FitConfig", found=describe(config))

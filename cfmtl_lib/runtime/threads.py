@@ -16,7 +16,7 @@ import joblib
 import torch
 from threadpoolctl import threadpool_limits
 
-from cfmtl_lib.checks import check_count
+from cfmtl_lib.checks import MOST_JOBS, check_count
 
 Result = TypeVar("Result")
 
@@ -82,7 +82,7 @@ def run_parallel(jobs: Sequence[Callable[[], Result]], n_jobs: int) -> list[Resu
         torch.set_num_threads(1)  # a setting of the thread that runs the job
         return context.run(job)
 
-    n_jobs = check_count(n_jobs, "n_jobs")
+    n_jobs = check_count(n_jobs, "n_jobs", most=MOST_JOBS)
     with one_torch_thread():
         if n_jobs == 1 or len(jobs) <= 1:
             return [job() for job in jobs]

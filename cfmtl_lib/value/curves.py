@@ -304,7 +304,7 @@ def _curve(
     check_log(log)
     labels, only_positive = log.clusters(clusters), check_flag(only_positive, "only_positive")
     level, seed = check_level(level), check_seed(seed)
-    n_bootstrap = check_count(n_bootstrap, "n_bootstrap", least=50)
+    n_bootstrap = check_count(n_bootstrap, "n_bootstrap", least=50, most=100_000)
     n_jobs = check_jobs(n_jobs)
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cfmtl_lib.checks import check_count, check_number, describe
+from cfmtl_lib.checks import LARGEST_COUNT, check_count, check_number, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log, labels_by_row, numbers_by_row
@@ -266,6 +266,8 @@ def check_implications(
         If groups do not fit the log, or one has fewer than two rows.
     """
     unit = unit_scores(log, nuisances, clip=clip).strata()
+    most = LARGEST_COUNT if groups is not None else max(1, len(log) // 2)  # two rows a group
+    n_groups = check_count(n_groups, "n_groups", most=most)
     labels = log.clusters(clusters)
     cluster = None if labels is None else labels_by_row("clusters", labels, len(log))[1]
     predicted = nuisances.predicted_strata()
@@ -308,7 +310,6 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _equal_groups(values: NDArray[np.float64], n_groups: int) -> NDArray[np.int64]:
-    n_groups = check_count(n_groups, "n_groups", most=len(values) // 2)  # two rows a group
     member = np.empty(len(values), dtype=np.int64)
     for k, part in enumerate(equal_size_bins(values, n_groups)):
         member[part] = k

@@ -125,7 +125,7 @@ def arm_means(
     base: NDArray[np.float64] | float = 0.0
     shown = list(range(len(labels)))
     if reference is not None:
-        found = np.flatnonzero([bool(np.all(label == reference)) for label in labels.tolist()])
+        found = np.flatnonzero([_is_label(label, reference) for label in labels.tolist()])
         if not found.size:
             raise InputError("reference", expected=f"one of {labels.tolist()}", found=repr(reference))
         base = scores[:, found[0]]
@@ -138,6 +138,13 @@ def arm_means(
         estimate = mean_estimate(scores[:, k] - base, clusters=together, level=level)
         rows.append([int((of_arm == k).sum()), *(getattr(estimate, name) for name in ESTIMATE_COLUMNS)])
     return pd.DataFrame(rows, index=pd.Index(labels[shown], name="arm"), columns=["n", *ESTIMATE_COLUMNS])
+
+
+def _is_label(label: object, reference: object) -> bool:
+    try:
+        return bool(label == reference)
+    except Exception:  # an array, a missing value, a signalling NaN
+        return False
 
 
 def complementary_thinning(
