@@ -23,7 +23,12 @@ from cfmtl_lib.policy.rewards import payment_of
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import CELLS
-from cfmtl_lib.value.calibration import quantile_bins
+from cfmtl_lib.value.calibration import (
+    cautions_about,
+    effective_sample_sizes,
+    quantile_bins,
+    tell,
+)
 from cfmtl_lib.value.estimates import mean_estimate, policy_value
 from cfmtl_lib.value.scores import unit_scores
 
@@ -69,7 +74,8 @@ def compare_models(
         One row per model, in the order given. ``log_likelihood`` is in nats per row (NaN where no strata are
         identified), ``value`` in conversions per row. For each, ``_error`` is the standard error, ``_behind``
         the distance to the best model, and ``_behind_error`` the standard error of this paired difference.
-        Standard errors take the fitted models as given.
+        Standard errors take the fitted models as given. ``attrs["cautions"]`` lists reasons, seen in the
+        log, not to trust them.
 
     Raises
     ------
@@ -97,8 +103,18 @@ def compare_models(
     fold = fold_of_rows(log, folds, seed)
     if nuisances is None:
         nuisances = crossfit(log, folds=fold, seed=seed, progress=progress)
-    reward = unit_scores(log, nuisances).reward(scenario, cost)
+    scores = unit_scores(log, nuisances)
+    reward = scores.reward(scenario, cost)
     n = len(log)
+    everyone = np.ones(n)
+    told = cautions_about(
+        log,
+        nuisances,
+        scores.propensity,
+        everyone,
+        effective_sizes=effective_sample_sizes(everyone, scores.propensity, scores.treated),
+        n_clusters=None if labels is None else len(labels_by_row("clusters", labels, n)[0]),
+    )
     likelihood = {name: np.full(n, np.nan) for name in models}
     treated = {name: np.zeros(n, dtype=bool) for name in models}
     jobs = [(name, k) for name in models for k in range(int(fold.max()) + 1)]
@@ -111,13 +127,15 @@ def compare_models(
             p = model.predict_strata(rows)
             likelihood[name][held_out] = _likelihood(p, log, held_out)
     earned = {name: treat * reward for name, treat in treated.items()}
-    return pd.concat(
+    table = pd.concat(
         [
             _against_best("log_likelihood", likelihood, labels),
             _against_best("value", earned, labels),
         ],
         axis=1,
     )
+    table.attrs["cautions"] = tell("compare_models", told)
+    return table
 
 
 def _named(models: Mapping[str, LogEstimator]) -> Mapping[str, LogEstimator]:

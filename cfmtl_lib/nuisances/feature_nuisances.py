@@ -8,6 +8,7 @@ noise (Kennedy 2023, "Towards optimal doubly robust estimation of heterogeneous 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
 from cfmtl_lib.checks import check_count, check_flag, check_number, check_seed
-from cfmtl_lib.errors import InputError, check_choice
+from cfmtl_lib.errors import InputError, TrustWarning, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.boosted import EVENTS_FOR_TREES, BoostedClassifier, rarer
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.learner_checks import fit_clone, probabilities_of_one
 from cfmtl_lib.nuisances.learners import adapt_learner, default_classifier, default_regressor
@@ -151,6 +153,13 @@ class FeatureNuisances:
         target = moment.observed(self.log)[rows]
         if target.min() == target.max():  # many classifiers refuse a single class
             return FittedMean(None, float(target[0]))
+        if isinstance(self._outcome, BoostedClassifier) and rarer(target) < EVENTS_FOR_TREES:
+            warnings.warn(
+                f"Few events: {name} is estimated by the rate of all rows, as only {rarer(target)} rows have "
+                "the rarer outcome. So x does not explain it.",
+                TrustWarning,
+                stacklevel=4,
+            )
         return self._fit(clone(self._outcome), rows, target)
 
     def _pseudo(self, family: str, name: str) -> FittedMean:

@@ -122,7 +122,7 @@ LEAST_EFFECTIVE_SIZE = 50.0
 """Least effective sample size of an arm without a caution."""
 
 FEWEST_EVENTS = 10
-"""Least number of conversions, and of rows without one, in each arm without a caution."""
+"""Least number of rows of each arm with another outcome than its commonest, without a caution."""
 
 FEWEST_CLUSTERS = 20
 """Least number of clusters without a caution."""
@@ -143,6 +143,7 @@ def cautions_about(
     effective_sizes: tuple[float, float],
     n_clusters: int | None,
     learned_on: TrainingRows | None = None,
+    outcome: NDArray | None = None,
 ) -> tuple[str, ...]:
     """List the reasons, visible in a log, for which an interval of its estimate cannot be trusted.
 
@@ -160,6 +161,8 @@ def cautions_about(
         Number of clusters, if rows are clustered.
     learned_on : TrainingRows, optional
         Rows that the policy was learned on.
+    outcome : ndarray of shape (n,), optional
+        Outcome whose mean is estimated; the conversions of the log if left out.
 
     Returns
     -------
@@ -170,7 +173,7 @@ def cautions_about(
     inside = covered > 0
     if not inside.any():
         return ()
-    clipped = float((propensity != nuisances.propensity)[inside].mean())
+    clipped = float(np.average(propensity != nuisances.propensity, weights=covered))
     if clipped > MOST_CLIPPED:
         found.append(
             f"{clipped:.0%} of the rows had propensities so near 0 or 1 that they were clipped: the data do "
@@ -179,13 +182,14 @@ def cautions_about(
     for arm, size in zip(("treated", "untreated"), effective_sizes, strict=True):
         if size < LEAST_EFFECTIVE_SIZE:
             found.append(f"the effective sample is {size:.0f} {arm} rows: too few for a normal interval")
+    observed = log.y if outcome is None else outcome
     for given, name in ((1, "treated"), (0, "untreated")):
-        outcomes = log.y[inside & (log.t == given)]
-        fewest = int(min(outcomes.sum(), (1 - outcomes).sum())) if len(outcomes) else 0
-        if fewest < FEWEST_EVENTS:
+        values = observed[inside & (log.t == given)]
+        commonest = int(np.unique(values, return_counts=True)[1].max(initial=0))
+        if len(values) - commonest < FEWEST_EVENTS:
             found.append(
-                f"only {fewest} of {len(outcomes):,} {name} rows have the rarer outcome: the standard error "
-                "is not reliable (collect more rows)"
+                f"only {len(values) - commonest} of {len(values):,} {name} rows differ in their outcome from "
+                "the others: the standard error is not reliable (collect more rows)"
             )
     if n_clusters is not None and n_clusters < FEWEST_CLUSTERS:
         found.append(f"only {n_clusters} clusters are independent: the standard error is not reliable")

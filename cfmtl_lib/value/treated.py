@@ -15,7 +15,7 @@ p is estimated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,10 @@ from cfmtl_lib.logs.row_arguments import check_log, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
+from cfmtl_lib.policy.origin import TrainingRows, learned_on
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.strata import strata_from_moments
+from cfmtl_lib.value.calibration import cautions_about, effective_sample_size, tell
 from cfmtl_lib.value.estimates import Estimate, mean_estimate, shares_table
 from cfmtl_lib.value.scores import checked_clip
 
@@ -142,6 +144,7 @@ def treated_shares(
     -------
     DataFrame
         Table with index: the strata; columns value, standard_error, lower, upper. Values sum to 1.
+        ``attrs["cautions"]`` lists reasons not to trust the intervals.
 
     Examples
     --------
@@ -154,12 +157,12 @@ def treated_shares(
     """
     nuisances = crossfit(check_log(log)) if nuisances is None else nuisances
     scores = treated_scores(log, nuisances, clip=clip)
-    return shares_table(
-        [
-            _among_treated(column, scores.treated, log.clusters(clusters), level)
-            for column in scores.strata().T
-        ]
-    )
+    labels = log.clusters(clusters)
+    estimates = [_among_treated(column, scores.treated, labels, level) for column in scores.strata().T]
+    told = _cautions(log, nuisances, scores, np.ones(len(log)), estimates[0], clip=clip)
+    table = shares_table(estimates)
+    table.attrs["cautions"] = tell("treated_shares", told)
+    return table
 
 
 def treated_value(
@@ -208,7 +211,17 @@ def treated_value(
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = treated_scores(log, nuisances, clip=clip)
     reward = scores.reward(scenario, cost, conversion_value)
-    return _among_treated(policy * reward, scores.treated, labels, level)
+    estimate = _among_treated(policy * reward, scores.treated, labels, level)
+    told = _cautions(
+        log,
+        nuisances,
+        scores,
+        np.abs(policy),
+        estimate,
+        clip=clip,
+        rows=learned_on(treat) or learned_on(other),
+    )
+    return replace(estimate, cautions=tell("treated_value", told))
 
 
 def treated_effect(
@@ -241,7 +254,38 @@ def treated_effect(
     m0 = numbers_by_row("means_untreated", means_untreated, n, log.index)
     scores = treated_scores(log, nuisances, clip=clip)
     gap = np.where(scores.treated, z - m0, -scores.odds * (z - m0))
-    return _among_treated(gap, scores.treated, log.clusters(clusters), level)
+    estimate = _among_treated(gap, scores.treated, log.clusters(clusters), level)
+    told = _cautions(log, nuisances, scores, np.ones(n), estimate, clip=clip, outcome=z)
+    return replace(estimate, cautions=tell("treated_effect", told))
+
+
+def _cautions(
+    log: IncentiveLog,
+    nuisances: LogNuisances,
+    scores: TreatedScores,
+    policy: NDArray[np.float64],
+    estimate: Estimate,
+    *,
+    clip: float | None,
+    rows: TrainingRows | None = None,
+    outcome: NDArray | None = None,
+) -> tuple[str, ...]:
+    """List the cautions of an estimate among the treated, whose weights are 1 and the odds."""
+    e = np.minimum(nuisances.propensity, 1 - checked_clip(log, nuisances, clip))
+    sizes = (
+        effective_sample_size(policy[scores.treated]),
+        effective_sample_size((policy * scores.odds)[~scores.treated]),
+    )
+    return cautions_about(
+        log,
+        nuisances,
+        e,
+        policy * nuisances.propensity,
+        effective_sizes=sizes,
+        n_clusters=estimate.n_clusters if estimate.n_clusters < len(log) else None,
+        learned_on=rows,
+        outcome=outcome,
+    )
 
 
 def _among_treated(
