@@ -57,6 +57,16 @@ def test_candidates_have_not_seen_the_rows_that_they_predict(strong):
     np.testing.assert_array_equal(again._logits[fold == 0], made._logits[fold == 0])
 
 
+def test_weights_of_candidates_come_from_the_other_folds(strong):
+    _, _, made, fold = strong
+    before, target = made.combined(), made.target
+    made.target = np.where(fold == 0, 1 - target, target)
+    after = made.combined()
+    made.target = target
+    np.testing.assert_array_equal(after[fold == 0], before[fold == 0])
+    assert np.abs(after - before)[fold == 1].max() > 0.01
+
+
 def test_the_combination_is_calibrated_where_a_candidate_is_too_sure(strong):
     log, _, made, _ = strong
     late = made._logits[:, -1]  # boosting to the end
