@@ -90,7 +90,7 @@ def test_fewer_than_ten_of_the_rarer_outcome_in_an_arm_are_told(arm, name, rare)
         return log_of(y)
 
     silent(log=with_events(10))
-    assert told(log=with_events(9)).startswith(f"only 9 of 200 {name} rows have the rarer outcome")
+    assert told(log=with_events(9)).startswith(f"only 9 of 200 {name} rows differ in their outcome")
 
 
 def test_fewer_than_twenty_clusters_are_told():
