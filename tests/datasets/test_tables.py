@@ -419,7 +419,7 @@ def test_ids_of_dataframes_that_may_be_wrong(kind):
         (pd.to_datetime(["2020", "2021"]), "expected numbers, found datetime64"),
         (pd.to_timedelta([1, 2], "s"), "expected numbers, found timedelta64"),
         ([5j, 1], "expected numbers, found complex128"),
-        ([10**400, 1], "expected finite numbers"),
+        (pd.Series([10**400, 1], dtype=object), "expected finite numbers"),
         ([978300760, 978300761], "looks like a date or a time"),
     ],
 )

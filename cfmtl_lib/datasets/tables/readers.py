@@ -308,9 +308,9 @@ def _read_delimited(
             with pd.read_csv(
                 buffer,
                 sep=_STAND_IN if separator == "::" else separator,
-                skiprows=layout.skip,
-                header=0 if layout.names_in_table else None,
-                names=list(range(n_fields)),
+                skiprows=layout.skip + layout.names_in_table,
+                header=None,
+                names=list(range(n_fields + 1)),  # some versions drop what is beyond the names
                 index_col=False,
                 dtype=str if as_text else None,
                 quoting=csv.QUOTE_NONE if separator == "::" else csv.QUOTE_MINIMAL,
@@ -320,7 +320,8 @@ def _read_delimited(
                 chunksize=chunk_rows or 1 << 62,
             ) as reader:
                 for chunk in reader:
-                    suspicious = suspicious or bool(chunk.iloc[:, -1].isna().any())
+                    last, surplus = chunk.iloc[:, -2], chunk.iloc[:, -1]
+                    suspicious = suspicious or bool(last.isna().any() or surplus.notna().any())
                     parts.append(chunk.iloc[:, keep])
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
             suspicious, reason = True, str(error).strip().rstrip(".")
