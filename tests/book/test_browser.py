@@ -90,7 +90,7 @@ def opened(browser):
 # Text as readers see it, with folded parts and alternatives of figures, without formulas and code.
 SEEN = """() => {
   const page = document.body.cloneNode(true);
-  const apart = 'pre, code, script, style, template, mjx-container, .highlight';
+  const apart = 'pre, code, dt.sig, script, style, template, mjx-container, .highlight';
   page.querySelectorAll(apart).forEach(element => element.remove());
   const alternatives = [...page.querySelectorAll('[alt], [aria-label], [title]')].flatMap(
     e => ['alt', 'aria-label', 'title'].map(name => e.getAttribute(name) || ''));
