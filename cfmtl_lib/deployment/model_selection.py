@@ -23,12 +23,7 @@ from cfmtl_lib.policy.rewards import payment_of
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import CELLS
-from cfmtl_lib.value.calibration import (
-    cautions_about,
-    effective_sample_sizes,
-    quantile_bins,
-    tell,
-)
+from cfmtl_lib.value.calibration import quantile_bins, tell_of_scores
 from cfmtl_lib.value.estimates import mean_estimate, policy_value
 from cfmtl_lib.value.scores import unit_scores
 
@@ -106,15 +101,7 @@ def compare_models(
     scores = unit_scores(log, nuisances)
     reward = scores.reward(scenario, cost)
     n = len(log)
-    everyone = np.ones(n)
-    told = cautions_about(
-        log,
-        nuisances,
-        scores.propensity,
-        everyone,
-        effective_sizes=effective_sample_sizes(everyone, scores.propensity, scores.treated),
-        n_clusters=None if labels is None else len(labels_by_row("clusters", labels, n)[0]),
-    )
+    told = tell_of_scores("compare_models", log, nuisances, scores, np.ones(n), labels)
     likelihood = {name: np.full(n, np.nan) for name in models}
     treated = {name: np.zeros(n, dtype=bool) for name in models}
     jobs = [(name, k) for name in models for k in range(int(fold.max()) + 1)]
@@ -134,7 +121,7 @@ def compare_models(
         ],
         axis=1,
     )
-    table.attrs["cautions"] = tell("compare_models", told)
+    table.attrs["cautions"] = told
     return table
 
 

@@ -12,10 +12,11 @@ from scipy import stats
 from cfmtl_lib.checks import check_count
 from cfmtl_lib.errors import InputError, TrustWarning
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.logs.row_arguments import numbers_by_row, same_rows
+from cfmtl_lib.logs.row_arguments import labels_by_row, numbers_by_row, same_rows
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.origin import TrainingRows
+from cfmtl_lib.policy.origin import TrainingRows, learned_on
 from cfmtl_lib.policy.ties import in_order, tie_keys
+from cfmtl_lib.value.scores import UnitScores
 
 
 def equal_size_bins(values: NDArray[np.float64], n_bins: int) -> list[NDArray[np.intp]]:
@@ -142,7 +143,7 @@ def cautions_about(
     *,
     effective_sizes: tuple[float, float],
     n_clusters: int | None,
-    learned_on: TrainingRows | None = None,
+    trained_on: TrainingRows | None = None,
     outcome: NDArray | None = None,
 ) -> tuple[str, ...]:
     """List the reasons, visible in a log, for which an interval of its estimate cannot be trusted.
@@ -159,7 +160,7 @@ def cautions_about(
         Effective sample sizes of the treated and the untreated rows.
     n_clusters : int, optional
         Number of clusters, if rows are clustered.
-    learned_on : TrainingRows, optional
+    trained_on : TrainingRows, optional
         Rows that the policy was learned on.
     outcome : ndarray of shape (n,), optional
         Outcome whose mean is estimated; the conversions of the log if left out.
@@ -197,7 +198,7 @@ def cautions_about(
         found.append("nuisances were fitted on the same rows: the standard error is too small (use folds)")
     if not nuisances.propensity_is_known:
         found += _about_propensity(log, nuisances, propensity, inside)
-    if learned_on is not None and (share := learned_on.share_of(log)) > 0:
+    if trained_on is not None and (share := trained_on.share_of(log)) > 0:
         found.append(
             f"the policy was learned on {share:.0%} of these rows: its value is too high (value it on other "
             "rows, see IncentiveLog.split)"
@@ -269,10 +270,45 @@ def miscalibration(
     return gap, float(stats.chi2.sf(np.square(z).sum(), len(bins)))
 
 
-def tell(subject: str, cautions: tuple[str, ...]) -> tuple[str, ...]:
-    """Warn of cautions about one estimate, and return them."""
+def tell_of_scores(
+    subject: str,
+    log: IncentiveLog,
+    nuisances: LogNuisances,
+    scores: UnitScores,
+    covered: NDArray[np.float64],
+    clusters: ArrayLike | None,
+    *policies: object,
+) -> tuple[str, ...]:
+    """Warn of cautions about an estimate made of doubly robust scores, and return them.
+
+    Parameters
+    ----------
+    subject : str
+        Name of the function that estimates.
+    log, nuisances, covered
+        As in :func:`cautions_about`.
+    scores : UnitScores
+    clusters : array_like of shape (n,), optional
+    *policies : array_like
+        Policies or rankings, which may remember the rows that they were learned on.
+    """
+    n = len(log)
+    told = cautions_about(
+        log,
+        nuisances,
+        scores.propensity,
+        covered,
+        effective_sizes=effective_sample_sizes(covered, scores.propensity, scores.treated),
+        n_clusters=None if clusters is None else len(labels_by_row("clusters", clusters, n, log.index)[0]),
+        trained_on=next(filter(None, map(learned_on, policies)), None),
+    )
+    return tell(subject, told, level=4)
+
+
+def tell(subject: str, cautions: tuple[str, ...], *, level: int = 3) -> tuple[str, ...]:
+    """Warn of cautions about one estimate at a level of the stack, and return them."""
     if cautions:
-        warnings.warn(f"{subject}: {'; '.join(cautions)}.", TrustWarning, stacklevel=3)
+        warnings.warn(f"{subject}: {'; '.join(cautions)}.", TrustWarning, stacklevel=level)
     return cautions
 
 

@@ -18,7 +18,7 @@ learning".
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,6 +31,7 @@ from cfmtl_lib.logs.row_arguments import check_log
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.arguments import check_cost, check_policy
+from cfmtl_lib.value.calibration import tell_of_scores
 from cfmtl_lib.value.estimates import Estimate, mean_estimate
 from cfmtl_lib.value.scores import net_means, net_outcome, unit_scores
 
@@ -44,7 +45,7 @@ class ConfoundingBound:
     Attributes
     ----------
     estimate : Estimate
-        Policy value without confounding.
+        Policy value without confounding, with its cautions.
     lower, upper : float
         Ends of the possible policy values under confounding, in conversions a unit.
     lower_limit, upper_limit : float
@@ -140,6 +141,8 @@ def confounding_bound(
             found=f"an estimated mean square of the representer of {nu2:.3g}",
             advice="The propensity contradicts the log: see overlap and propensity_calibration.",
         )
+    told = tell_of_scores("confounding_bound", log, nuisances, scores, policy, labels, treat)
+    estimate = replace(estimate, cautions=told)
     scale = float(np.sqrt(sigma2 * nu2))
     by_unit = (sigma2 * squared_representer + nu2 * variance) / (2 * scale) if scale else np.zeros(len(log))
     quantile = float(stats.norm.ppf(level))

@@ -25,11 +25,10 @@ from scipy import stats
 from cfmtl_lib.checks import check_count, check_flag, check_jobs, check_level, check_seed
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.logs.incentive_log import IncentiveLog
-from cfmtl_lib.logs.row_arguments import check_log, labels_by_row, numbers_by_row
+from cfmtl_lib.logs.row_arguments import check_log, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.origin import learned_on
-from cfmtl_lib.value.calibration import cautions_about, effective_sample_sizes, tell
+from cfmtl_lib.value.calibration import tell_of_scores
 from cfmtl_lib.value.rankings import Ranking, bootstrap_weights, mean_height, uniform_factor
 from cfmtl_lib.value.scores import unit_scores
 
@@ -332,15 +331,6 @@ def _curve(
     uniform = uniform_factor(replicates[:, 0], value, error, level) * error
     areas = mean_height(grid, replicates[:, 0])
     covered = np.any([ranking.wanted for ranking in rankings], axis=0).astype(np.float64)
-    told = cautions_about(
-        log,
-        nuisances,
-        scores.propensity,
-        covered,
-        effective_sizes=effective_sample_sizes(covered, scores.propensity, scores.treated),
-        n_clusters=None if labels is None else len(labels_by_row("clusters", labels, n)[0]),
-        learned_on=next(filter(None, map(learned_on, scores_to_rank)), None),
-    )
     return BudgetCurve(
         by=by,
         budget=grid,
@@ -357,7 +347,7 @@ def _curve(
         area_standard_error=float(areas.std(ddof=1)),
         level=level,
         n_bootstrap=n_bootstrap,
-        cautions=tell("budget_curve", told),
+        cautions=tell_of_scores("budget_curve", log, nuisances, scores, covered, labels, *scores_to_rank),
     )
 
 

@@ -24,9 +24,8 @@ from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
-from cfmtl_lib.policy.origin import learned_on
 from cfmtl_lib.strata import STRATA
-from cfmtl_lib.value.calibration import cautions_about, effective_sample_sizes, tell
+from cfmtl_lib.value.calibration import effective_sample_sizes, tell_of_scores
 from cfmtl_lib.value.scores import fitted_scores, population_of, unit_scores
 
 
@@ -224,21 +223,12 @@ def policy_value(
         )
     )
     covered = probability * among.weight
-    sizes = effective_sample_sizes(covered, scores.propensity, scores.treated)
-    told = cautions_about(
-        log,
-        nuisances,
-        scores.propensity,
-        covered,
-        effective_sizes=sizes,
-        n_clusters=None if labels is None else reward.n_clusters,
-        learned_on=learned_on(treat),
-    )
+    told = tell_of_scores("policy_value", log, nuisances, scores, covered, labels, treat)
     return PolicyValue(
-        **vars(reward) | {"cautions": tell("policy_value", told), "population": among.name},
+        **vars(reward) | {"cautions": told, "population": among.name},
         share_treated=float(np.average(probability, weights=among.weight)),
         spend=spend,
-        effective_sample_size=sizes,
+        effective_sample_size=effective_sample_sizes(covered, scores.propensity, scores.treated),
         n_clipped=scores.n_clipped,
     )
 
@@ -287,16 +277,8 @@ def policy_value_difference(
     labels = log.clusters(clusters)
     estimate = mean_estimate(among.linearised(of_row, of_mean), clusters=labels, level=level)
     covered = np.abs(more) * among.weight
-    told = cautions_about(
-        log,
-        nuisances,
-        scores.propensity,
-        covered,
-        effective_sizes=effective_sample_sizes(covered, scores.propensity, scores.treated),
-        n_clusters=None if labels is None else estimate.n_clusters,
-        learned_on=learned_on(treat) or learned_on(other),
-    )
-    return replace(estimate, cautions=tell("policy_value_difference", told), population=among.name)
+    told = tell_of_scores("policy_value_difference", log, nuisances, scores, covered, labels, treat, other)
+    return replace(estimate, cautions=told, population=among.name)
 
 
 def strata_shares(
@@ -330,16 +312,9 @@ def strata_shares(
         mean_estimate(among.linearised(of_row, of_mean), clusters=labels, level=level)
         for of_row, of_mean in by_stratum
     ]
-    told = cautions_about(
-        log,
-        nuisances,
-        scores.propensity,
-        among.weight,
-        effective_sizes=effective_sample_sizes(among.weight, scores.propensity, scores.treated),
-        n_clusters=None if labels is None else estimates[0].n_clusters,
-    )
+    told = tell_of_scores("strata_shares", log, nuisances, scores, among.weight, labels)
     table = shares_table(estimates)
-    table.attrs["cautions"] = tell("strata_shares", told)
+    table.attrs["cautions"] = told
     return table
 
 

@@ -283,7 +283,7 @@ def _cautions(
         policy * nuisances.propensity,
         effective_sizes=sizes,
         n_clusters=estimate.n_clusters if estimate.n_clusters < len(log) else None,
-        learned_on=rows,
+        trained_on=rows,
         outcome=outcome,
     )
 

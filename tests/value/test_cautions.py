@@ -57,6 +57,14 @@ def test_a_mailing_by_rule_is_named_by_every_estimate_of_it():
             lambda: cf.policy_value_difference(everyone, everyone * 0, log, nuisances, cost=0.4),
         ),
         ("treated_value", lambda: value.treated_value(everyone, log, nuisances, cost=0.4)),
+        (
+            "confounding_bound",
+            lambda: (
+                value.confounding_bound(
+                    everyone, log, nuisances, cost=0.4, outcome_strength=0.1, treatment_strength=0.1
+                ).estimate
+            ),
+        ),
         ("budget_curve", lambda: cf.budget_curve(everyone, log, nuisances, cost=0.4, n_bootstrap=50)),
     ):
         with pytest.warns(TrustWarning, match=f"{name}: .*propensities so near 0 or 1"):
