@@ -127,6 +127,9 @@ def test_a_policy_that_was_learned_on_the_rows_is_told():
     half = told(treat, log)
     assert half.startswith("the policy was learned on 50% of these rows")
     assert half == told(treat & EVERYONE, log)
+    for pair in ((treat, EVERYONE), (EVERYONE, treat)):
+        with pytest.warns(TrustWarning, match="learned on 50% of these rows"):
+            cf.policy_value_difference(*pair, log, nuisances_of(), cost=0.4)
     rows = np.flatnonzero(log.split_mask(0.5, seed=1) == 0)
     fields = dataclasses.asdict(nuisances_of())
     there = LogNuisances(**{k: v[rows] if isinstance(v, np.ndarray) else v for k, v in fields.items()})
