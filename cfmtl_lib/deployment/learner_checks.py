@@ -24,6 +24,7 @@ from sklearn.ensemble import (
 from sklearn.ensemble._forest import BaseForest
 from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+from sklearn.neighbors._base import NeighborsBase
 from sklearn.svm._base import BaseLibSVM
 from sklearn.tree import BaseDecisionTree
 from sklearn.tree._tree import NODE_DTYPE, Tree
@@ -237,6 +238,28 @@ def _check_vectors(model: Any) -> None:
     for name in ("_probA", "_probB"):
         _require(np.asarray(getattr(model, name)).shape in ((0,), (pairs,)), "calibration")
     _require(isinstance(model.kernel, str) and model.kernel != "precomputed", "a kernel of its own")
+    _require(not model._sparse, "dense vectors")
+
+
+def _check_neighbours(model: Any) -> None:
+    """Check the rows that neighbours are looked for in, and the classes that are counted."""
+    rows = model._fit_X
+    shape = (_number(model.n_samples_fit_, most=1 << 40), _features_of(model))
+    _require(isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and rows.shape == shape, "rows of x")
+    classes, y = vars(model).get("classes_"), vars(model).get("_y")
+    if isinstance(classes, np.ndarray):
+        _require(
+            isinstance(y, np.ndarray) and y.dtype.kind == "i" and len(y) == len(rows), "a class of each row"
+        )
+        _require(_within(y, len(classes)), "classes that are there")
+
+
+def _check_centres(model: Any) -> None:
+    centres = model.cluster_centers_
+    _require(
+        isinstance(centres, np.ndarray) and centres.ndim == 2 and centres.shape[1] == _features_of(model),
+        "centres of the features",
+    )
 
 
 _CHECKS: list[tuple[type | tuple[type, ...], str, Callable[[Any], None]]] = [
@@ -252,6 +275,8 @@ _CHECKS: list[tuple[type | tuple[type, ...], str, Callable[[Any], None]]] = [
         _check_histogram_boosting,
     ),
     (BaseLibSVM, "support_vectors_", _check_vectors),
+    (NeighborsBase, "_fit_X", _check_neighbours),
+    (BaseEstimator, "cluster_centers_", _check_centres),
 ]
 """Type, the attribute that it has once it is fitted, and the check."""
 

@@ -29,6 +29,10 @@ def check_schema(schema: InputSchema) -> None:
     holds = 0 < n <= MOST_FEATURES and (encoder is None or (space is None and len(encoder.columns) == n))
     if space is not None:
         holds = holds and n == 2 and min(space) > 0
+    for column in () if encoder is None else encoder.columns:
+        levels, is_number = column.categories, column.kind == "number"
+        plain = all(isinstance(level, str | int | float) for level in (column.name, *levels))
+        holds = holds and plain and len(set(levels)) == len(levels) and not (is_number and levels)
     if not holds:
         raise ModelFileError("schema", expected="one kind of x", found=repr(schema)[:200])
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
@@ -283,6 +284,21 @@ def test_support_vectors_that_do_not_fit_together_are_refused(name, value):
     learner = SVC().fit(X, Y)
     setattr(learner, name, value)
     refused(learner)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("_y", np.full(120, 10**6)), ("_y", np.zeros(3, int)), ("_fit_X", X[:, :2]), ("n_samples_fit_", 10**9),
+])  # fmt: skip
+def test_neighbours_that_do_not_fit_together_are_refused(name, value):
+    learner = KNeighborsClassifier(algorithm="brute").fit(X, Y)
+    setattr(learner, name, value)
+    refused(learner)
+
+
+def test_centres_of_other_features_are_refused():
+    learner = KMeans(2, n_init=1).fit(X)
+    learner.cluster_centers_ = learner.cluster_centers_[:, :1]
+    refused(learner, "centres of the features")
 
 
 @pytest.mark.parametrize("name, value", [("_t", np.zeros(3)), ("_c", np.zeros((1, 1))), ("k", 90), ("k", -1)])

@@ -214,6 +214,10 @@ def network(header):
     return header["model"]["learnt"]["network_"]["parts"]
 
 
+def column(header, name):
+    return next(c for c in header["model"]["schema"]["encoder"]["columns"] if c["name"] == name)
+
+
 def strata(header):
     return network(header)["networks"]["items"][0]["parts"]["strata"]["parts"]
 
@@ -225,10 +229,10 @@ def fit_of(header):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda h, a: strata(h)["sizes"]["items"].update(n_numbers=10**11), "expected shape"),
-        (lambda h, a: strata(h)["sizes"]["items"].update(n_outputs=10**11), "expected shape"),
+        (lambda h, a: strata(h)["sizes"]["items"].update(n_numbers=10**9), "expected shape"),
+        (lambda h, a: strata(h)["sizes"]["items"].update(n_outputs=10**9), "expected shape"),
         (lambda h, a: strata(h)["sizes"]["items"].update(n_outputs=1.5), "size n_outputs"),
-        (lambda h, a: fit_of(h)["hidden"].update(items=[10**11]), "expected shape"),
+        (lambda h, a: fit_of(h)["hidden"].update(items=[10**5]), "expected shape"),
         (lambda h, a: fit_of(h).update(embedding_k="8"), "FeatureConfig.embedding_k"),
         (lambda h, a: strata(h).update(config=None), "expected a FeatureConfig"),
         (lambda h, a: a.update({HEAD: a[HEAD] * np.nan}), "finite numbers"),
@@ -246,6 +250,10 @@ def fit_of(header):
         (lambda h, a: h["model"]["schema"].update(pair_space=[3, 2]), "one kind of x"),
         (lambda h, a: h["model"]["schema"]["encoder"]["columns"].pop(), "one kind of x"),
         (lambda h, a: h["model"]["schema"]["encoder"]["columns"][0].update(kind="date"), "kind of column"),
+        (lambda h, a: column(h, "city").update(categories=[[1], "b"]), "one kind of x"),
+        (lambda h, a: column(h, "city")["categories"].append(column(h, "city")["categories"][0]), "one kind"),
+        (lambda h, a: column(h, "age").update(categories=["a"]), "one kind of x"),
+        (lambda h, a: column(h, "age").update(name=[]), "one kind of x"),
         (lambda h, a: h["model"].update(schema=[]), "parts of a fitted model"),
         (lambda h, a: h["model"].update(learnt=[]), "parts of a fitted model"),
         (lambda h, a: h["model"].update({"class": ["CFMTL"]}), "no such class"),
@@ -311,11 +319,11 @@ def test_networks_of_fewer_pairs_than_the_schema_are_refused(tmp_path, pairs):
 
     def huge(header, arrays):
         for part in header["model"]["learnt"]["moments_"]["items"].values():
-            part["parts"]["sizes"]["items"].update(n_users=10**12)
+            part["parts"]["sizes"]["items"].update(n_users=10**9)
 
     cf.save(cf.Naive(config=SMALL).fit(pairs), path)
     rewrite(path, huge)
-    with pytest.raises(ModelFileError, match=r"expected shape \(1000000000000, 4\)"):
+    with pytest.raises(ModelFileError, match=r"expected shape \(1000000000, 4\)"):
         cf.load(path)
 
 
