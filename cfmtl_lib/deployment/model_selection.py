@@ -184,7 +184,8 @@ def policy_value_scorer(
     cost, budget, folds = check_cost(cost), check_share(budget), check_count(folds, "folds", least=2)
 
     def score(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> float:
-        log = IncentiveLog.from_xy(x, y)
+        schema = getattr(estimator, "schema_", None)  # a Pipeline has none, and prepares features
+        log = IncentiveLog.from_xy(x, y, pairs=schema is not None and schema.pair_space is not None)
         treat = allocate(estimator.predict(x, scenario=scenario, cost=cost), budget)
         return policy_value(treat, log, crossfit(log, folds=folds), scenario=scenario, cost=cost).value
 

@@ -149,7 +149,7 @@ def learnt_column(column: pd.Series, name: str, is_category: bool, *, may_be_emp
     is_category : bool
         Whether it is a category though it may hold whole numbers.
     may_be_empty : bool
-        Whether a column of numbers without a single value is accepted.
+        Whether a column without a single value is accepted.
 
     Raises
     ------
@@ -162,8 +162,8 @@ def learnt_column(column: pd.Series, name: str, is_category: bool, *, may_be_emp
     values = plain_values(column.cat.categories.to_series() if named else column)
     present = values[~is_missing(values)]
     if not len(present):
-        if may_be_empty and values.dtype.kind in "biuf" and not is_category:
-            return Column(name, "number")
+        if may_be_empty:  # of objects nothing is known but that they are missing: a category without levels
+            return Column(name, "number" if values.dtype.kind in "biuf" and not is_category else "category")
         raise LogError(subject, expected="some value", found="missing values only")
     kind = _kind(present)
     if kind == "dates":

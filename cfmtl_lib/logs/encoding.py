@@ -128,7 +128,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
             Names of features that are categories though they hold whole numbers, or texts that look like
             numbers: ids, codes of shops.
         may_be_empty : bool
-            Whether a column of numbers without a single value is accepted, as in a fold of a search.
+            Whether a column without a single value is accepted, as in a fold of a search.
 
         Raises
         ------

@@ -70,18 +70,34 @@ def arrow_series(column: pa.Array | pa.ChunkedArray) -> pd.Series:
     """
     chunks = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
     if pa.types.is_dictionary(chunks.type):
-        index, levels = chunks.type.index_type, _plain_texts(chunks.type.value_type)
-        parts = [
-            pa.DictionaryArray.from_arrays(part.indices, pc.cast(part.dictionary, levels))
-            for part in chunks.chunks
-        ]
-        made = pa.chunked_array(parts, pa.dictionary(index, levels))
-        return made.to_pandas().reset_index(drop=True)
-    return pd.Series(pd.arrays.ArrowExtensionArray(chunks.cast(_plain_texts(chunks.type))))
+        return _categorical(chunks)
+    if pa.types.is_run_end_encoded(chunks.type):
+        chunks = pa.chunked_array([pc.run_end_decode(part) for part in chunks.chunks], chunks.type.value_type)
+    try:
+        plain = chunks.cast(_plain_texts(chunks.type))
+        _ = pd.ArrowDtype(plain.type).type  # raises where pandas cannot compute with the type
+        return pd.Series(pd.arrays.ArrowExtensionArray(plain))
+    except (NotImplementedError, pa.ArrowException):  # unions and the like, which no feature can be
+        return pd.Series(chunks.to_pylist(), dtype=object)
+
+
+def _categorical(chunks: pa.ChunkedArray) -> pd.Series:
+    kind = _plain_texts(chunks.type.value_type)
+    dictionaries = [pc.cast(part.dictionary, kind) for part in chunks.chunks]
+    levels = pa.chunked_array(dictionaries, kind).drop_null().unique()
+    # By value, for a dictionary may hold a level twice, or a missing one, which pandas refuses.
+    parts = [
+        pc.index_in(dictionary, levels).take(part.indices)
+        for part, dictionary in zip(chunks.chunks, dictionaries, strict=True)
+    ]
+    codes = pa.chunked_array(parts, pa.int32()).fill_null(-1).to_numpy()
+    return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(arrow_series(levels))))
 
 
 def _plain_texts(kind: pa.DataType) -> pa.DataType:
     """Return the type of texts that pandas can compute with, for views of texts."""
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
     return pa.large_string() if pa.types.is_string_view(kind) else kind
 
 

@@ -1,6 +1,7 @@
 """Tables of every library are read by name, digit by digit, and arrays of codes only where they are known."""
 
 import copy
+import datetime
 import pickle
 from decimal import Decimal
 
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
 
 import cfmtl_lib as cf
-from cfmtl_lib.errors import LogError
+from cfmtl_lib.errors import LogError, UnknownCategoryWarning
 from cfmtl_lib.logs.encoding import EncodedRows, FrameEncoder
 
 N = 80
@@ -131,6 +133,7 @@ def test_constructor_takes_a_table_by_name(frame):
 WHOLE = pd.DataFrame({"orders": [3, 1, 4, 1], "visits": [1, 0, 2, 1]})
 SENT, USED, BOUGHT = [1, 0, 1, 0], [1, 0, 0, 0], [1, 0, 1, 1]
 Y = np.column_stack([SENT, USED, BOUGHT])
+TREE = DecisionTreeClassifier(max_depth=2, random_state=0)
 ONE_EPOCH = cf.FitConfig(max_epochs=1)
 
 
@@ -201,6 +204,60 @@ def test_ids_beside_missing_ones_keep_every_digit(column):
     ].tolist() == [2]
 
 
+def in_dictionary(values):
+    """Encode rows by a dictionary that has a level twice, or a missing one, as Arrow allows."""
+    return pa.DictionaryArray.from_arrays(pa.array([0, 1, 0, 1]), pa.array(values))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "expected"),
+    [
+        (in_dictionary(["b", "a"]), ("a", "b"), [2, 1, 2, 1]),
+        (in_dictionary(["a", None]), ("a",), [1, 0, 1, 0]),
+        (in_dictionary(["a", "a"]), ("a",), [1, 1, 1, 1]),
+        (in_dictionary([LONG + 1, LONG]), (LONG, LONG + 1), [2, 1, 2, 1]),
+        (in_dictionary([Decimal(7), Decimal(5)]), (5, 7), [2, 1, 2, 1]),
+        (
+            pa.chunked_array([in_dictionary(["b", "a"]), in_dictionary(["c", "a"])]).slice(2, 4),
+            None,
+            [2, 1, 3, 1],
+        ),
+        (pa.array(["b", "a", None, "b"], pa.string_view()), ("a", "b"), [2, 1, 0, 2]),
+        (pa.RunEndEncodedArray.from_arrays([3, 4], ["b", "a"]), ("a", "b"), [2, 2, 2, 1]),
+        (
+            pa.array([Decimal("1.5"), None, Decimal(2), Decimal(0)], pa.decimal256(40, 2)),
+            (),
+            [1.5, np.nan, 2, 0],
+        ),
+        (pa.array([1, None, 0, 2], pa.uint64()), (), [1, np.nan, 0, 2]),
+        (pa.array([True, None, False, True]), (), [1, np.nan, 0, 1]),
+    ],
+)
+def test_columns_of_arrow_are_what_they_hold(column, kind, expected):
+    table = pa.table({"shop": column})
+    encoder = FrameEncoder.learn(table, ["shop"])
+    assert kind is None or encoder.columns[0].categories == kind
+    np.testing.assert_array_equal(encoder.encode(table)[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"a"] * 4, pa.binary_view()),
+        pa.array([[1]] * 4),
+        pa.array([(1, 2, 3)] * 4, pa.month_day_nano_interval()),
+        pa.array([datetime.date(2026, 1, 1)] * 4),
+        in_dictionary([datetime.date(2026, 1, 1), datetime.date(2026, 1, 2)]),
+        in_dictionary([0.5, 1.5]),
+    ],
+)
+def test_columns_of_arrow_that_are_no_features_are_named_and_do_no_harm_beside(column):
+    table = pa.table({"shop": column, "age": [1.0, 2.0, 3.0, 4.0]})
+    with pytest.raises(LogError, match="column 'shop': expected"):
+        FrameEncoder.learn(table, ["shop"])
+    assert FrameEncoder.learn(table, ["age"]).encode(table)[:, 0].tolist() == [1, 2, 3, 4]
+
+
 def test_codes_with_leading_zeros_stay_apart():
     frame = pd.DataFrame({"shop": ["01", "1", "001", None]})
     encoder = FrameEncoder.learn(frame, ["shop"])
@@ -233,10 +290,19 @@ def test_texts_of_digits_are_categories_if_they_are_called_so(texts):
         assert encoder.columns[0].categories == tuple(sorted(texts))
 
 
-def test_a_fold_without_a_value_of_a_number_can_be_fitted(frame):
-    empty = frame[FEATURES].assign(age=np.nan)
-    log = cf.IncentiveLog.from_xy(empty, frame[OUTCOMES])
-    assert log.encoder.columns[0].kind == "number" and np.isnan(log.x[:, 0]).all()
+@pytest.mark.parametrize(
+    ("column", "empty", "code"), [("age", np.nan, np.nan), ("age", None, 0), ("city", None, 0)]
+)
+def test_a_fold_without_a_value_of_a_column_can_be_fitted(frame, column, empty, code):
+    lacking = frame[FEATURES].assign(**{column: [empty] * N})
+    model = cf.CFOR(outcome=TREE).fit(lacking, frame[OUTCOMES])
+    matrix = model.schema_.matrix(lacking)
+    np.testing.assert_array_equal(matrix[:, FEATURES.index(column)], np.full(N, code))
+    if code == 0:
+        with pytest.warns(UnknownCategoryWarning, match=f"column '{column}'"):
+            np.testing.assert_array_equal(model.predict(frame), model.predict(lacking))
+    with pytest.raises(LogError, match=f"column '{column}': expected some value"):
+        log_of(frame.assign(**{column: [empty] * N}))
 
 
 def test_clusters_of_mixed_and_long_labels():
