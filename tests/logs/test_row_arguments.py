@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 import cfmtl_lib as cf
 from cfmtl_lib.logs.row_arguments import labels_by_row, numbers_by_row, same_rows, table_of_numbers
@@ -78,3 +79,37 @@ def test_labels_of_clusters_follow_the_rows_of_the_log():
     labels = pd.Series(["x", "y", "x"], index=[2, 0, 1])
     names, member = labels_by_row("clusters", labels, 3, pd.Index([0, 1, 2]))
     assert names[member].tolist() == ["y", "x", "x"]
+
+
+def test_clusters_costs_and_policies_follow_the_labels_of_the_log():
+    study = cf.simulated_features(400, seed=2)
+    labels = pd.Index([f"row {k}" for k in range(400)])
+    rng = np.random.default_rng(0)
+    log = cf.IncentiveLog(
+        pd.DataFrame(study.log.x, index=labels, columns=list("abcde")), study.log.t, study.log.c, study.log.y
+    )
+    given = {
+        "treat": pd.Series(rng.random(400) < 0.5, index=labels),
+        "cost": pd.Series(rng.uniform(0.1, 0.6, 400), index=labels),
+        "clusters": pd.Series(rng.integers(0, 50, 400), index=labels),
+    }
+    expected = cf.policy_value(
+        log=study.log, nuisances=study.true_nuisances, **{k: v.to_numpy() for k, v in given.items()}
+    )
+    shuffled = {name: column.sample(frac=1, random_state=k) for k, (name, column) in enumerate(given.items())}
+    found = cf.policy_value(log=log, nuisances=study.true_nuisances, **shuffled)
+    assert (found.value, found.standard_error) == (expected.value, expected.standard_error)
+    assert found.n_clusters == 50 and found.spend.value == expected.spend.value
+
+
+def test_costs_of_a_prediction_follow_the_labels_of_its_table():
+    study = cf.simulated_campaign(300, seed=2)
+    learner = LogisticRegression(max_iter=500)
+    rows = study.table.iloc[50:60]
+    cost = pd.Series(np.linspace(0.1, 0.5, 10), index=rows.index)
+    for kind in (cf.CFOR, cf.OR, cf.ORNet, cf.Naive):
+        model = kind(outcome=learner).fit(study.log())
+        expected = model.predict_reward(rows, "coupon", cost.to_numpy())
+        assert model.predict_reward(rows, "coupon", cost[::-1]).tolist() == expected.tolist()
+        with pytest.raises(cf.InputError, match=r"cost: .*labels"):
+            model.predict_reward(rows, "coupon", cost.reset_index(drop=True))

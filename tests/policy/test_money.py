@@ -115,3 +115,12 @@ def test_costs_that_do_not_fit_the_value_are_warned_of(cost, value):
     p = np.full((2, 5), 0.2)
     with pytest.warns(cf.UnitWarning, match="cost: .*conversion_value"):
         cf.expected_reward(p, "coupon", cost, conversion_value=value)
+
+
+def test_no_step_is_taken_without_the_one_before_it():
+    """The second step alone would fit into the money, but not the incentive that it leads to."""
+    assert cf.allocate_arms([[1.0, 1.5]], money=0.9, spend=[[1.0, 1.6]]).tolist() == [-1]
+    assert cf.allocate_arms([[1.0, 1.5], [0.1, 0.1]], money=1.7, spend=[[1.0, 1.6], [0.9, 1.0]]).tolist() == [
+        1,
+        -1,
+    ]
