@@ -288,10 +288,10 @@ def commit() -> dict[str, Any]:
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(top), *words], capture_output=True, text=True, check=True)
+            done = subprocess.run(["git", "-C", str(top), *words], capture_output=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
-        return done.stdout.strip()
+        return done.stdout.decode("utf-8", errors="replace").strip()  # file names, whatever the locale
 
     # Results themselves may differ: they are what a run is about to replace.
     changed = git("status", "--porcelain", "--", ".", ":!results")
