@@ -174,7 +174,7 @@ def policy_value_scorer(
     >>> from cfmtl_lib.estimators.baselines import OR
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.model_selection import GridSearchCV
-    >>> log = simulated_features(2000).log
+    >>> log = simulated_features(600, seed=3).log
     >>> grid = {"outcome": [LogisticRegression(C=0.001), LogisticRegression(C=1.0)]}
     >>> search = GridSearchCV(OR(), grid, scoring=policy_value_scorer(cost=0.4), cv=2)
     >>> search.fit(log.x, np.column_stack([log.t, log.c, log.y])).best_params_

@@ -239,7 +239,7 @@ def check_parameters(arrays: Mapping[str, NDArray], shapes: Mapping[str, tuple[i
 
 def with_parameters(module: Network, arrays: Mapping[str, NDArray]) -> Network:
     """Set the parameters of a network to those of :func:`parameters_as_arrays`, and return it."""
-    module.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
+    module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in arrays.items()})
     return module
 
 
@@ -263,7 +263,7 @@ def predict_probability(network: PairNetwork, x: ArrayLike) -> NDArray[np.float6
         If an id lies outside the tables of the network.
     """
     # A copy, for the arrays of a log are locked and torch would take them for its own.
-    pairs = torch.tensor(check_pairs(x, network.n_users, network.n_items))
+    pairs = torch.from_numpy(check_pairs(x, network.n_users, network.n_items).copy())
     device = network.user.device
     parts = []
     n_rows = ROWS_PER_PREDICTION if isinstance(network, AdditiveNetwork) else ROWS_OF_EMBEDDINGS

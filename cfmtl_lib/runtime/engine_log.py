@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,17 +20,21 @@ class EngineLog:
 
     def __init__(self) -> None:
         self.engines: set[str] = set()
-        _logs.add(self)
+        with _lock:
+            _logs.add(self)
 
 
+_lock = threading.Lock()
 _logs: weakref.WeakSet[EngineLog] = weakref.WeakSet()
 _around: ContextVar[tuple[set[str], ...]] = ContextVar("engines of the fits around", default=())
 
 
 def note_engines(engines: Iterable[str]) -> None:
     """Note engines in all logs, and in the blocks of :func:`engines_inside` around the caller."""
-    for noted in (*(log.engines for log in list(_logs)), *_around.get()):
-        noted.update(engines)
+    names = set(engines)
+    with _lock:  # fits run in threads, and a set that changes cannot be walked through
+        for noted in (*(log.engines for log in list(_logs)), *_around.get()):
+            noted.update(names)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import cfmtl_lib as cf
 from cfmtl_lib.datasets import load_thornton, simulated_cash_trial, tidy_cash_trial
 from cfmtl_lib.datasets.case_studies.thornton import DOLLARS_A_KWACHA, RAW_COLUMNS, thornton_file
 from cfmtl_lib.errors import InputError, LogError, StudyError
 from cfmtl_lib.experiments.cases import cash_targeting, cash_trial
-from cfmtl_lib.policy.rewards import stratum_rewards
 from cfmtl_lib.strata import COUPON_TAKER, NEVER_TAKER, STRATA
 from cfmtl_lib.value import arm_means, arm_scores, complementary_thinning, crossfit, strata_shares
 from cfmtl_lib.value.estimates import mean_estimate
@@ -239,7 +239,7 @@ def test_judged_values_are_the_true_ones_within_three_standard_errors(trial, sam
     assert ((paid["value"] - paid["true_value"]).abs() < 3 * paid["standard_error"]).all()
     everyone = values[values["rule"] == "everyone"].set_index("cost_share")
     for share in cash_targeting.COST_SHARES:
-        worth = stratum_rewards("cash", share / (1 - share))[truth].mean() * (1 - share)
+        worth = cf.expected_reward(np.eye(5), "cash", share, 1.0)[truth].mean()
         assert everyone.loc[share, "true_value"] == pytest.approx(worth)
     pairs = values.set_index(["cost_share", "rule"])["value"]
     for row in differences.itertuples():

@@ -164,6 +164,7 @@ def test_engines_of_other_processes_arrive(monkeypatch):
         return real(*arguments)._replace(engines=["autograd on another machine"])
 
     monkeypatch.setattr(studies, "_one_study", elsewhere)
+    other = EngineLog()  # another run that goes on
     run = studies.run_studies(
         lambda context: {"t": [{"a": 1}]},
         studies.StudySettings(construction="authors", seeds=1, n_jobs=1, device="cpu", progress=False),
@@ -172,6 +173,7 @@ def test_engines_of_other_processes_arrive(monkeypatch):
         tables={"t": ["a"]},
     )
     assert run.provenance["engines"] == ["autograd on another machine"]
+    assert other.engines == {"autograd on another machine"}
 
 
 def test_every_published_file_says_which_engine_made_it():

@@ -28,7 +28,7 @@ from cfmtl_lib.experiments.cases.cash_trial import (
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.allocation import allocate
-from cfmtl_lib.policy.rewards import expected_reward, stratum_rewards
+from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.value.estimates import mean_estimate
 from cfmtl_lib.value.randomised import arm_scores
 from cfmtl_lib.value.scores import unit_scores
@@ -122,8 +122,7 @@ def targeting(
         learnt = crossfit(log, outcome=classifier(), propensity=share, features=visible, folds=fold)
         scores = unit_scores(log, judge)
         for cost_share in COST_SHARES:
-            cost = cost_share / (1 - cost_share)  # the library counts in conversions that are paid for
-            reward = scores.reward("cash", cost) / (1 + cost)
+            reward = scores.reward("cash", cost_share, 1.0)
             for rule, policy in rules_of(learnt, fold, cost_share).items():
                 key = (cost_share, rule)
                 earned[key] = earned.get(key, 0.0) + policy * reward / seeds
@@ -140,7 +139,7 @@ def targeting(
             "standard_error": estimate.standard_error,
         }
         if truth is not None:
-            worth = stratum_rewards("cash", cost_share / (1 - cost_share))[truth] * (1 - cost_share)
+            worth = expected_reward(np.eye(5), "cash", cost_share, 1.0)[truth]
             row["true_value"] = float((policies[cost_share, rule] * worth).mean())
         rows.append(row)
     for cost_share in COST_SHARES:
@@ -191,7 +190,7 @@ def rules_of(
     """
     uplift = predicted.converted_treated - predicted.converted_untreated
     response = predicted.converted_treated
-    reward = expected_reward(predicted.predicted_strata(), "cash", cost_share / (1 - cost_share))
+    reward = expected_reward(predicted.predicted_strata(), "cash", cost_share, 1.0)
     n = len(fold)
 
     def best(score: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -153,7 +153,7 @@ def draw_log(world: World, seed: list[int], n: int | None = None) -> Drawn:
     Examples
     --------
     >>> draw_log(WORLDS["few treated"], [0]).log
-    IncentiveLog(3,000 rows of 6 features: 147 treated, 102 collected, 1,182 converted)
+    IncentiveLog(3,000 rows of 6 features: 136 treated, 77 collected, 1,060 converted)
     """
     rng = np.random.default_rng(seed)
     n = world.n if n is None else n
