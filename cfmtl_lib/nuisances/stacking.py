@@ -35,13 +35,7 @@ from sklearn.preprocessing import (
 )
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.nuisances.boosted import (
-    EVENTS_FOR_TREES,
-    EVENTS_TO_STOP_EARLY,
-    ROWS_TO_STOP_EARLY,
-    rarer,
-    smoothed_rate,
-)
+from cfmtl_lib.nuisances.boosted import EVENTS_FOR_TREES, boosting, rarer, smoothed_rate
 
 EVENTS_FOR_STACK = 40
 """Least number of rows of the rarer class, in every training part, for all candidates."""
@@ -208,16 +202,10 @@ class _Columns:
 
 
 def _trees(codes: Sequence[int], seed: int, x: NDArray, target: NDArray) -> HistGradientBoostingClassifier:
-    stops = len(x) >= ROWS_TO_STOP_EARLY and rarer(target) >= EVENTS_TO_STOP_EARLY
-    return HistGradientBoostingClassifier(
-        learning_rate=0.1,
-        max_leaf_nodes=8,
-        max_iter=1000 if stops else 100,
-        early_stopping=stops,
-        n_iter_no_change=15,
-        categorical_features=list(codes) or None,
-        random_state=seed,
-    ).fit(x, target)
+    learner = boosting(HistGradientBoostingClassifier, len(x), seed, n_events=rarer(target))
+    # Larger steps than alone: the stack recalibrates what is too sure.
+    learner.set_params(learning_rate=0.1, categorical_features=list(codes) or None)
+    return learner.fit(x, target)
 
 
 def _at_two_steps(trees: HistGradientBoostingClassifier, rows: NDArray) -> list[NDArray[np.float64]]:
