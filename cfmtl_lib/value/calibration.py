@@ -142,7 +142,7 @@ def cautions_about(
     covered: NDArray[np.float64],
     *,
     effective_sizes: tuple[float, float],
-    n_clusters: int | None,
+    member: NDArray[np.int64] | None,
     trained_on: TrainingRows | None = None,
     outcome: NDArray | None = None,
 ) -> tuple[str, ...]:
@@ -158,8 +158,8 @@ def cautions_about(
         Size of the weight of each row in the estimate: the policy, say.
     effective_sizes : (float, float)
         Effective sample sizes of the treated and the untreated rows.
-    n_clusters : int, optional
-        Number of clusters, if rows are clustered.
+    member : ndarray of shape (n,), int64, optional
+        Number of each row's cluster, from 0, if rows are clustered.
     trained_on : TrainingRows, optional
         Rows that the policy was learned on.
     outcome : ndarray of shape (n,), optional
@@ -192,12 +192,12 @@ def cautions_about(
                 f"only {len(values) - commonest} of {len(values):,} {name} rows differ in their outcome from "
                 "the others: the standard error is not reliable (collect more rows)"
             )
-    if n_clusters is not None and n_clusters < FEWEST_CLUSTERS:
+    if member is not None and (n_clusters := int(member.max()) + 1) < FEWEST_CLUSTERS:
         found.append(f"only {n_clusters} clusters are independent: the standard error is not reliable")
     if not nuisances.cross_fitted:
         found.append("nuisances were fitted on the same rows: the standard error is too small (use folds)")
     if not nuisances.propensity_is_known:
-        found += _about_propensity(log, nuisances, propensity, inside)
+        found += _about_propensity(log, nuisances, propensity, inside, member)
     if trained_on is not None and (share := trained_on.share_of(log)) > 0:
         found.append(
             f"the policy was learned on {share:.0%} of these rows: its value is too high (value it on other "
@@ -211,9 +211,10 @@ def _about_propensity(
     nuisances: LogNuisances,
     propensity: NDArray[np.float64],
     inside: NDArray[np.bool_],
+    member: NDArray[np.int64] | None,
 ) -> list[str]:
     found = []
-    gap, p_value = miscalibration(nuisances.propensity, log.t)
+    gap, p_value = miscalibration(nuisances.propensity, log.t, member=member)
     if gap > LARGEST_MISCALIBRATION and p_value < 0.001:
         found.append(
             f"treatment frequencies differ from the fitted propensities by {gap:.2f} standard deviations "
@@ -223,7 +224,9 @@ def _about_propensity(
         ("treated", (log.t / propensity)[inside]),
         ("untreated", ((1 - log.t) / (1 - propensity))[inside]),
     ):
-        off, error = float(weight.mean() - 1), float(weight.std() / np.sqrt(len(weight)))
+        off = float(weight.mean() - 1)
+        groups = None if member is None else member[inside]
+        error = float(np.sqrt(_variance_of_sum(weight - weight.mean(), groups))) / len(weight)
         if abs(off) > LARGEST_WEIGHT_GAP and abs(off) > 3 * error:
             found.append(
                 f"weights of {name} rows average {1 + off:.2f} instead of 1: the propensity is wrong for "
@@ -232,8 +235,18 @@ def _about_propensity(
     return found
 
 
+def _variance_of_sum(deviations: NDArray[np.float64], member: NDArray[np.int64] | None) -> float:
+    """Estimate the variance of a sum of deviations that are independent between clusters."""
+    sums = deviations if member is None else np.bincount(member, weights=deviations)
+    return float(np.square(sums).sum())
+
+
 def miscalibration(
-    probability: NDArray[np.float64], happened: NDArray, n_bins: int = 20
+    probability: NDArray[np.float64],
+    happened: NDArray,
+    n_bins: int = 20,
+    *,
+    member: NDArray[np.int64] | None = None,
 ) -> tuple[float, float]:
     """Measure how far frequencies lie from fitted probabilities, beyond chance.
 
@@ -243,6 +256,8 @@ def miscalibration(
     happened : ndarray of shape (n,), 0/1
     n_bins : int
         Largest number of bins of equal size.
+    member : ndarray of shape (n,), int64, optional
+        Number of each row's cluster. Rows of one cluster can share what happened, and so vary together.
 
     Returns
     -------
@@ -260,13 +275,15 @@ def miscalibration(
     (True, True)
     """
     bins = equal_size_bins(probability, min(n_bins, len(probability)))
-    z = np.empty(len(bins))
+    beyond, z = np.empty(len(bins)), np.empty(len(bins))
     for k, part in enumerate(bins):
         p = probability[part]
-        variance = max(float((p * (1 - p)).sum()), 1e-9)
-        z[k] = float(happened[part].sum() - p.sum()) / np.sqrt(variance)
-    rows = np.array([len(part) for part in bins])
-    gap = float(np.sqrt(max(0.0, float(((np.square(z) - 1) / rows).mean()))))
+        off = happened[part] - p
+        spread = max(float((p * (1 - p)).sum()), 1e-9)
+        chance = spread if member is None else max(_variance_of_sum(off, member[part]), 1e-9)
+        beyond[k] = (float(off.sum()) ** 2 - chance) / (spread * len(part))
+        z[k] = float(off.sum()) / np.sqrt(chance)
+    gap = float(np.sqrt(max(0.0, float(beyond.mean()))))
     return gap, float(stats.chi2.sf(np.square(z).sum(), len(bins)))
 
 
@@ -292,17 +309,21 @@ def tell_of_scores(
     *policies : array_like
         Policies or rankings, which may remember the rows that they were learned on.
     """
-    n = len(log)
     told = cautions_about(
         log,
         nuisances,
         scores.propensity,
         covered,
         effective_sizes=effective_sample_sizes(covered, scores.propensity, scores.treated),
-        n_clusters=None if clusters is None else len(labels_by_row("clusters", clusters, n, log.index)[0]),
+        member=members_of(clusters, log),
         trained_on=next(filter(None, map(learned_on, policies)), None),
     )
     return tell(subject, told, level=4)
+
+
+def members_of(clusters: ArrayLike | None, log: IncentiveLog) -> NDArray[np.int64] | None:
+    """Return the number of each row's cluster, from 0; None without clusters."""
+    return None if clusters is None else labels_by_row("clusters", clusters, len(log), log.index)[1]
 
 
 def tell(subject: str, cautions: tuple[str, ...], *, level: int = 3) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from cfmtl_lib.policy.arguments import check_policy
 from cfmtl_lib.policy.origin import TrainingRows, learned_on
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.strata import strata_from_moments
-from cfmtl_lib.value.calibration import cautions_about, effective_sample_size, tell
+from cfmtl_lib.value.calibration import cautions_about, effective_sample_size, members_of, tell
 from cfmtl_lib.value.estimates import Estimate, mean_estimate, shares_table
 from cfmtl_lib.value.scores import checked_clip
 
@@ -159,7 +159,7 @@ def treated_shares(
     scores = treated_scores(log, nuisances, clip=clip)
     labels = log.clusters(clusters)
     estimates = [_among_treated(column, scores.treated, labels, level) for column in scores.strata().T]
-    told = _cautions(log, nuisances, scores, np.ones(len(log)), estimates[0], clip=clip)
+    told = _cautions(log, nuisances, scores, np.ones(len(log)), labels, clip=clip)
     table = shares_table(estimates)
     table.attrs["cautions"] = tell("treated_shares", told)
     return table
@@ -217,7 +217,7 @@ def treated_value(
         nuisances,
         scores,
         np.abs(policy),
-        estimate,
+        labels,
         clip=clip,
         rows=learned_on(treat) or learned_on(other),
     )
@@ -254,8 +254,9 @@ def treated_effect(
     m0 = numbers_by_row("means_untreated", means_untreated, n, log.index)
     scores = treated_scores(log, nuisances, clip=clip)
     gap = np.where(scores.treated, z - m0, -scores.odds * (z - m0))
-    estimate = _among_treated(gap, scores.treated, log.clusters(clusters), level)
-    told = _cautions(log, nuisances, scores, np.ones(n), estimate, clip=clip, outcome=z)
+    labels = log.clusters(clusters)
+    estimate = _among_treated(gap, scores.treated, labels, level)
+    told = _cautions(log, nuisances, scores, np.ones(n), labels, clip=clip, outcome=z)
     return replace(estimate, cautions=tell("treated_effect", told))
 
 
@@ -264,7 +265,7 @@ def _cautions(
     nuisances: LogNuisances,
     scores: TreatedScores,
     policy: NDArray[np.float64],
-    estimate: Estimate,
+    clusters: ArrayLike | None,
     *,
     clip: float | None,
     rows: TrainingRows | None = None,
@@ -282,7 +283,7 @@ def _cautions(
         e,
         policy * nuisances.propensity,
         effective_sizes=sizes,
-        n_clusters=estimate.n_clusters if estimate.n_clusters < len(log) else None,
+        member=members_of(clusters, log),
         trained_on=rows,
         outcome=outcome,
     )

@@ -102,6 +102,22 @@ def test_miscalibration_counts_the_gap_beyond_chance():
     assert stats.binomtest(int((right[:, 1] < 0.05).sum()), 200, 0.05).pvalue > 0.001
 
 
+def test_miscalibration_knows_that_clusters_vary_together():
+    rng = np.random.default_rng(1)
+    member = np.arange(3000) // 10
+    p = rng.uniform(0.3, 0.7, 300)[member]
+
+    def together():
+        return rng.random(300)[member] < p  # treated as a whole
+
+    by_row = np.array([miscalibration(p, together())[1] for _ in range(100)])
+    by_cluster = np.array([miscalibration(p, together(), member=member) for _ in range(100)])
+    assert (by_row < 0.001).mean() > 0.8  # taken for independent, chance looks like a fault
+    assert (by_cluster[:, 1] < 0.001).mean() < 0.1 and np.median(by_cluster[:, 0]) < 0.1
+    off = np.clip(p + 0.25, 0, 1)
+    assert miscalibration(off, together(), member=member)[0] > 0.4
+
+
 def test_few_rows_few_events_and_few_clusters_are_named():
     n = 60
     log = cf.IncentiveLog(np.arange(n)[:, None] / n, np.arange(n) % 2, np.zeros(n), np.zeros(n))
