@@ -44,7 +44,7 @@ MOST_PRODUCTS_OF = 12
 """Largest number of numeric columns whose products enter the logistic regression."""
 
 ROWS_OF_LOGISTIC = 100_000
-"""Largest number of rows that the logistic regression is fitted to: a random part of larger logs."""
+"""Largest number of rows that the logistic regression is fitted to: a weighted part of larger logs."""
 
 ROWS_PER_CHUNK = 100_000
 """Number of rows that are predicted at a time: splines and products take some hundred columns."""
@@ -157,12 +157,12 @@ class ShortStack:
             return lambda rows: np.full((len(rows), 1), rate)
         columns = _Columns(self.many, self.seed)
         x = columns.fit_transform(x, target)
-        chosen: slice | NDArray = slice(None)
-        if len(x) > ROWS_OF_LOGISTIC:
-            chosen = np.random.default_rng(self.seed).choice(len(x), ROWS_OF_LOGISTIC, replace=False)
+        chosen, weight = _sample(target, ROWS_OF_LOGISTIC, self.seed)
         is_stack = self.level == "stack"
         logistic = [
-            _logistic(self.codes, x.shape[1], n_knots).fit(x[chosen], target[chosen])
+            _logistic(self.codes, x.shape[1], n_knots).fit(
+                x[chosen], target[chosen], logisticregression__sample_weight=weight
+            )
             for n_knots in (KNOTS if is_stack else (None,))
         ]
         trees = _trees(self.codes, self.seed, x, target) if is_stack else None
@@ -175,6 +175,27 @@ class ShortStack:
             return np.column_stack(found)
 
         return logits
+
+
+def _sample(target: NDArray, most: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Draw at most so many rows, up to half of them of each class, and weights that undo the draw.
+
+    A draw without regard to the class could miss a rare one altogether.
+    """
+    rng = np.random.default_rng(seed)
+    classes = [np.flatnonzero(target == 0), np.flatnonzero(target == 1)]
+    fewer = min(len(rows) for rows in classes)
+    allowed = max(most // 2, most - fewer)
+    drawn = [
+        rows if len(target) <= most or len(rows) <= allowed else rng.choice(rows, allowed, replace=False)
+        for rows in classes
+    ]
+    weight = np.concatenate(
+        [np.full(len(part), len(rows) / len(part)) for part, rows in zip(drawn, classes, strict=True)]
+    )
+    chosen = np.concatenate(drawn)
+    order = np.argsort(chosen)
+    return chosen[order], (weight / weight.mean())[order]
 
 
 class _Columns:

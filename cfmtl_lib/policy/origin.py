@@ -7,6 +7,7 @@ predictions of a fitted model carry hashes of its training rows, through arithme
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,19 +39,23 @@ class TrainingRows:
 
     def __init__(self, log: IncentiveLog) -> None:
         self.hashes = np.sort(row_hashes(log))
-        different = 1 + np.count_nonzero(np.diff(self.hashes))
-        self.identifies_units = different >= UNIQUE_ENOUGH * len(self.hashes)
+        different = (1 + np.count_nonzero(np.diff(self.hashes))) / len(self.hashes)
+        self.identifies_units = different >= UNIQUE_ENOUGH
+        # Other units equal one of these about as often as these equal one another.
+        self.most_by_chance = 0.01 + 2 * (1 - different)
 
     def share_of(self, log: IncentiveLog) -> float:
         """Return the share of a log's rows that are among these.
 
-        Where many rows are equal, as with few binary features, only the same log as a whole counts.
+        Where many rows are equal, as with few binary features, only the same log as a whole counts. A share
+        that equal rows can have by chance is 0.
         """
         hashes = row_hashes(log)
         if not self.identifies_units:
             return float(np.array_equal(np.sort(hashes), self.hashes))
         place = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
-        return float((self.hashes[place] == hashes).mean())
+        share = float((self.hashes[place] == hashes).mean())
+        return share if share > self.most_by_chance else 0.0
 
 
 def row_hashes(log: IncentiveLog) -> NDArray[np.uint64]:
@@ -97,3 +102,8 @@ def learned(values: NDArray, rows: TrainingRows | None) -> NDArray:
 def learned_on(values: object) -> TrainingRows | None:
     """Return the training rows that predictions, or a policy made of them, remember."""
     return getattr(values, "learned_on", None)
+
+
+def all_learned_on(policies: Iterable[object]) -> list[TrainingRows]:
+    """Return the training rows that any of several policies remember."""
+    return [rows for rows in map(learned_on, policies) if rows is not None]

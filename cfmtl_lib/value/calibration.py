@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from cfmtl_lib.errors import InputError, TrustWarning
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import labels_by_row, numbers_by_row, same_rows
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.origin import TrainingRows, learned_on
+from cfmtl_lib.policy.origin import TrainingRows, all_learned_on
 from cfmtl_lib.policy.ties import in_order, tie_keys
 from cfmtl_lib.value.scores import UnitScores
 
@@ -143,7 +144,7 @@ def cautions_about(
     *,
     effective_sizes: tuple[float, float],
     member: NDArray[np.int64] | None,
-    trained_on: TrainingRows | None = None,
+    trained_on: Sequence[TrainingRows] = (),
     outcome: NDArray | None = None,
 ) -> tuple[str, ...]:
     """List the reasons, visible in a log, for which an interval of its estimate cannot be trusted.
@@ -160,8 +161,8 @@ def cautions_about(
         Effective sample sizes of the treated and the untreated rows.
     member : ndarray of shape (n,), int64, optional
         Number of each row's cluster, from 0, if rows are clustered.
-    trained_on : TrainingRows, optional
-        Rows that the policy was learned on.
+    trained_on : sequence of TrainingRows
+        Rows that each of the policies was learned on.
     outcome : ndarray of shape (n,), optional
         Outcome whose mean is estimated; the conversions of the log if left out.
 
@@ -198,7 +199,7 @@ def cautions_about(
         found.append("nuisances were fitted on the same rows: the standard error is too small (use folds)")
     if not nuisances.propensity_is_known:
         found += _about_propensity(log, nuisances, propensity, inside, member)
-    if trained_on is not None and (share := trained_on.share_of(log)) > 0:
+    if share := max((rows.share_of(log) for rows in trained_on), default=0.0):
         found.append(
             f"the policy was learned on {share:.0%} of these rows: its value is too high (value it on other "
             "rows, see IncentiveLog.split)"
@@ -316,7 +317,7 @@ def tell_of_scores(
         covered,
         effective_sizes=effective_sample_sizes(covered, scores.propensity, scores.treated),
         member=members_of(clusters, log),
-        trained_on=next(filter(None, map(learned_on, policies)), None),
+        trained_on=all_learned_on(policies),
     )
     return tell(subject, told, level=4)
 

@@ -15,6 +15,7 @@ p is estimated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +28,7 @@ from cfmtl_lib.logs.row_arguments import check_log, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
-from cfmtl_lib.policy.origin import TrainingRows, learned_on
+from cfmtl_lib.policy.origin import TrainingRows, all_learned_on
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.strata import strata_from_moments
 from cfmtl_lib.value.calibration import cautions_about, effective_sample_size, members_of, tell
@@ -219,7 +220,7 @@ def treated_value(
         np.abs(policy),
         labels,
         clip=clip,
-        rows=learned_on(treat) or learned_on(other),
+        rows=all_learned_on((treat, other)),
     )
     return replace(estimate, cautions=tell("treated_value", told))
 
@@ -268,7 +269,7 @@ def _cautions(
     clusters: ArrayLike | None,
     *,
     clip: float | None,
-    rows: TrainingRows | None = None,
+    rows: Sequence[TrainingRows] = (),
     outcome: NDArray | None = None,
 ) -> tuple[str, ...]:
     """List the cautions of an estimate among the treated, whose weights are 1 and the odds."""

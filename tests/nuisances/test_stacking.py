@@ -184,3 +184,19 @@ def test_boosting_leaves_out_columns_without_numbers():
         for kind in (BoostedClassifier, BoostedRegressor):
             found = kind().fit(empty, y).predict(np.column_stack([x, np.arange(300.0)]))
             np.testing.assert_array_equal(found, kind().fit(x, y).predict(x))
+
+
+def test_a_part_of_a_large_log_keeps_its_rare_events_and_their_rate(monkeypatch):
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(20_000, 2))
+    target = np.zeros(20_000, dtype=int)
+    target[rng.choice(20_000, 90, replace=False, p=np.exp(x[:, 0]) / np.exp(x[:, 0]).sum())] = 1
+    monkeypatch.setattr("cfmtl_lib.nuisances.stacking.ROWS_OF_LOGISTIC", 300)
+    for events, level in ((90, "stack"), (24, "logistic")):
+        rare = target.copy()
+        rare[np.flatnonzero(rare)[events:]] = 0
+        made = stack(x, rare, np.arange(20_000) % 3)
+        p = made.combined()
+        assert made.level == level
+        assert p.mean() == pytest.approx(events / 20_000, rel=0.25)
+        assert np.corrcoef(np.log(p), x[:, 0])[0, 1] > 0.4

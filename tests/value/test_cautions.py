@@ -13,7 +13,7 @@ import cfmtl_lib as cf
 from cfmtl_lib import value
 from cfmtl_lib.errors import TrustWarning
 from cfmtl_lib.experiments.evaluation.worlds import WORLDS, draw_log
-from cfmtl_lib.policy.origin import LearnedArray, TrainingRows, learned_on
+from cfmtl_lib.policy.origin import LearnedArray, TrainingRows, learned_on, row_hashes
 from cfmtl_lib.value.calibration import miscalibration
 from cfmtl_lib.value.estimates import mean_estimate
 
@@ -171,6 +171,35 @@ def test_a_policy_knows_the_rows_that_it_was_learned_on():
     assert "learned on" in " ".join(value_of(first, nuisances[id(first)], threshold).cautions)
     whole = TrainingRows(first).share_of(drawn.log)
     assert whole == 0.5
+
+
+def test_either_policy_of_a_difference_can_have_seen_the_rows():
+    drawn = draw_log(WORLDS["known propensity"], [1, 0], 1000)
+    first, second = drawn.log.split(0.5, seed=0)
+    nuisances = cf.crossfit(first, outcome=LogisticRegression(), folds=2)
+    here, elsewhere = (
+        cf.CFOR(outcome=LogisticRegression()).fit(log).predict_reward(first, "coupon", 0.4) > 0.05
+        for log in (first, second)
+    )
+    for pair in ((here, elsewhere), (elsewhere, here)):
+        told = cf.policy_value_difference(*pair, first, nuisances, cost=0.4).cautions
+        among = value.treated_value(pair[0], first, nuisances, other=pair[1], cost=0.4).cautions
+        assert all(any("learned on 100%" in line for line in lines) for lines in (told, among))
+    alone = cf.policy_value_difference(elsewhere, ~elsewhere, first, nuisances, cost=0.4).cautions
+    assert not any("learned on" in line for line in alone)
+
+
+def test_a_few_rows_that_are_equal_by_chance_say_nothing():
+    rng = np.random.default_rng(0)
+    n = 4000
+    logs = [
+        cf.IncentiveLog(rng.integers(0, 300, (n, 2)) / 1.0, t, np.zeros(n), rng.integers(0, 2, n))
+        for t in (rng.integers(0, 2, n), rng.integers(0, 2, n))
+    ]
+    rows = TrainingRows(logs[0])
+    equal = np.isin(row_hashes(logs[1]), rows.hashes).mean()
+    assert rows.identifies_units and equal > 0 and rows.share_of(logs[1]) == 0.0
+    assert rows.share_of(logs[0]) == 1.0
 
 
 def test_rows_that_are_alike_by_chance_are_not_taken_for_the_same():
