@@ -72,7 +72,7 @@ def test_conda_environment_takes_its_versions_from_the_constraints_alone():
     python = next(entry.removeprefix("python=") for entry in conda if entry.startswith("python="))
     assert any(line.endswith(f":: {python}") for line in PROJECT["classifiers"])
     assert dependencies[-1] == {"pip": ["-c constraints.txt", "-e .[book,test]"]}
-    assert set(EXTRAS) == {"book", "fast", "test", "compare", "browser", "cases"}
+    assert set(EXTRAS) == {"book", "fast", "test", "compare", "browser", "cases", "baselines"}
 
 
 def test_contributing_gives_a_reason_for_each_dependency():
