@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
-from cfmtl_lib.estimators.feature_cells import FeatureCells
+from cfmtl_lib.estimators.cells.feature_cells import FeatureCells
 from cfmtl_lib.logs.encoding import EncodedRows
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.policy.rewards import SCENARIOS

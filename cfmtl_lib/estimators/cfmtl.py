@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.checks import check_flag, check_number, check_seed, describe
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.estimators import feature_cells, pair_cells  # noqa: F401  # backends enter by being defined
 from cfmtl_lib.estimators.base import StrataEstimator, as_log
-from cfmtl_lib.estimators.cell_backend import CellTask, FirstStage, FittedCells, backend_for
+from cfmtl_lib.estimators.cells import feature_cells, pair_cells  # noqa: F401  # backends enter by being defined
+from cfmtl_lib.estimators.cells.backend import CellTask, FirstStage, FittedCells, backend_for
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
@@ -33,7 +33,7 @@ class CFMTL(StrataEstimator, method="CF-MTL"):
 
     On pairs it uses the networks and the stopping rule of the authors' code. On features it uses small
     networks (:mod:`cfmtl_lib.models.feature_networks`), which the paper does not have. The log decides which
-    backend fits; see :mod:`cfmtl_lib.estimators.cell_backend`.
+    backend fits; see :mod:`cfmtl_lib.estimators.cells.backend`.
 
     With :math:`q_k` the probability of cell k and :math:`z_{kn} = 1` where row n lies in it, the loss is
 

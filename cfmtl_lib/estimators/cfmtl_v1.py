@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from cfmtl_lib.checks import check_flag, describe
 from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.estimators.base import as_log
-from cfmtl_lib.estimators.cell_backend import FirstStage, backend_for
+from cfmtl_lib.estimators.cells.backend import FirstStage, backend_for
+from cfmtl_lib.estimators.cells.pair_cells import PairCells, Pretrained
 from cfmtl_lib.estimators.cfmtl import CFMTL
-from cfmtl_lib.estimators.pair_cells import PairCells, Pretrained
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog

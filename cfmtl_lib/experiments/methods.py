@@ -14,9 +14,9 @@ from cfmtl_lib.deployment.serialisation import FROM_SCHEMA
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.baselines import MomentEstimator, ORNet
+from cfmtl_lib.estimators.cells.pair_cells import Pretrained
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
-from cfmtl_lib.estimators.pair_cells import Pretrained
 from cfmtl_lib.experiments.paper.reported import reported_table4
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.engines import engine_of_pairs

@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError
-from cfmtl_lib.estimators.cell_backend import CellBackend
+from cfmtl_lib.estimators.cells.backend import CellBackend
 from cfmtl_lib.models import training
 from cfmtl_lib.models.config import History
 from cfmtl_lib.models.losses import CellNetwork

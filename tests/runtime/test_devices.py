@@ -128,7 +128,7 @@ def on_meta(monkeypatch):
         assert any(p.grad is not None for p in network.parameters())
         return history
 
-    for name in ("models.training", "estimators.pair_cells", "estimators.feature_cells"):
+    for name in ("models.training", "estimators.cells.pair_cells", "estimators.cells.feature_cells"):
         monkeypatch.setattr(f"cfmtl_lib.{name}.minimise", checked)
     monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: [1.0] * len(self))

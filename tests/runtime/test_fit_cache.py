@@ -118,8 +118,8 @@ def test_kept_fits_predict_the_same_bits_and_are_fitted_once(study, tmp_path, mo
 
     for module in (
         "nuisances.pair_nuisances.fit_probability",
-        "estimators.pair_cells.fit_probability",
-        "estimators.pair_cells.minimise",
+        "estimators.cells.pair_cells.fit_probability",
+        "estimators.cells.pair_cells.minimise",
     ):
         monkeypatch.setattr(f"cfmtl_lib.{module}", never)
     found = fit_methods(study, NAMES, device="cpu", seed=1, cache=FitCache(tmp_path))

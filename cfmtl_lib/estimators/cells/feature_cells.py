@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.estimators.cell_backend import CellBackend, CellTask, FirstStage
+from cfmtl_lib.estimators.cells.backend import CellBackend, CellTask, FirstStage
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.validation import draw_groups
@@ -90,7 +90,7 @@ class FeatureNetworks(CellBackend):
     def fit(
         self, log: IncentiveLog, task: CellTask, first_stage: FirstStage | None = None
     ) -> tuple[FeatureCells, dict[str, History]]:
-        """See :meth:`~cfmtl_lib.estimators.cell_backend.CellBackend.fit`."""
+        """See :meth:`~cfmtl_lib.estimators.cells.backend.CellBackend.fit`."""
         scaler = FeatureScaler.learn(log)
         histories: dict[str, History] = {}
         fit_one = partial(self._fit_one, log, task, first_stage, scaler, histories)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.estimators.cell_backend import CellBackend, CellTask, FirstStage
+from cfmtl_lib.estimators.cells.backend import CellBackend, CellTask, FirstStage
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.config import FitConfig, History
@@ -67,7 +67,7 @@ class PairCells(CellBackend):
     def fit(
         self, log: Log, task: CellTask, first_stage: FirstStage | None = None
     ) -> tuple[CellNetwork, dict[str, History]]:
-        """See :meth:`~cfmtl_lib.estimators.cell_backend.CellBackend.fit`."""
+        """See :meth:`~cfmtl_lib.estimators.cells.backend.CellBackend.fit`."""
         earlier: dict[str, History] = {}
         if first_stage is None:
             strata = _additive(log, self.config, task, "strata", len(STRATA))
