@@ -1,25 +1,16 @@
-"""Catalog of the three public data sets of the paper (Table 3): sources, terms and checks.
+"""Catalog of the public data sets, those of the paper (Table 3) and further ones: sources, terms and checks.
 
-The files are not part of this project. :func:`find_file` looks in the folder of the caller, else in the
-user's cache, and only then downloads. Every error names the file, the folder and the address.
+The files are not part of this project; :mod:`~cfmtl_lib.datasets.files` finds them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-import pooch
 from numpy.typing import ArrayLike
-
-from cfmtl_lib.errors import RatingsError
 
 LARGEST_COUNT = 2**31 - 1
 """Largest number of users or of items: ids must fit the int32 of the fingerprint."""
@@ -33,12 +24,16 @@ class DatasetEntry:
     ----------
     name, title : str
         Key in :data:`CATALOG`, and a name for people.
-    url : str
-        Address of the official download; its last part is the name of the downloaded file.
+    url : str or None
+        Address of the official download; its last part is the name of the downloaded file. None: the files
+        have to be fetched from ``homepage`` by hand.
     homepage : str
         Page that describes the data and its terms.
     table : str
-        Name of the ratings file itself; within an archive it is found by this name, in any folder.
+        Name of the ratings file itself; within an archive it is found by this name, in any folder. A name
+        that ends in ``.mat`` is that of a sparse MATLAB matrix, users in rows and items in columns.
+    more_tables : tuple of str
+        Names of further files beside ``table`` with other ratings of the same users and items.
     places : tuple of str
         Paths below a data folder at which the file is looked for, first hit wins.
     licence, citation, doi : str
@@ -48,7 +43,10 @@ class DatasetEntry:
     git_blob : str or None
         Git object id of the table: SHA-1 of ``b"blob <size>\0"`` followed by its bytes.
     n_users, n_items, n_rows : int
-        Counts of Table 3 of the paper: rows of the file, before repeated pairs are dropped.
+        Counts of the file's ids and rows, before repeated pairs are dropped; those of Table 3 for the data
+        sets of the paper.
+    in_paper : bool
+        Whether the paper reports results on these ratings.
     n_positive : int or None
         Rows whose rating exceeds ``threshold``, where known.
     threshold : float
@@ -79,7 +77,7 @@ class DatasetEntry:
 
     name: str
     title: str
-    url: str
+    url: str | None
     homepage: str
     table: str
     places: tuple[str, ...]
@@ -100,12 +98,19 @@ class DatasetEntry:
     n_fields: int | None
     first_id: int | None
     observed_share: float = 1.0
+    more_tables: tuple[str, ...] = ()
+    in_paper: bool = True
     notes: str = ""
 
     @property
     def download_name(self) -> str:
-        """Name of the official download in the cache."""
-        return self.url.rsplit("/", 1)[-1]
+        """Name of the official download in the cache; that of the table if there is no download."""
+        return self.table if self.url is None else self.url.rsplit("/", 1)[-1]
+
+    @property
+    def source(self) -> str:
+        """Place that has the files, in the words of a message."""
+        return self.homepage if self.url is None else f"{self.url}, see {self.homepage}"
 
 
 CATALOG: dict[str, DatasetEntry] = {
@@ -213,14 +218,43 @@ CATALOG: dict[str, DatasetEntry] = {
                 "and items are checked. Which 20 % of the rows the paper drew is not published."
             ),
         ),
+        DatasetEntry(
+            name="yelp-dfm",
+            title="Yelp (as filtered for the DFM paper)",
+            url=None,
+            homepage="https://github.com/hanliu95/DFM/tree/master/data",
+            table="train_yelp.mat",
+            more_tables=("test_yelp.mat",),
+            places=("train_yelp.mat", "yelp-dfm/train_yelp.mat", "data/train_yelp.mat"),
+            licence="None stated beside the files; made from the Yelp Dataset Challenge, whose terms apply.",
+            citation=(
+                "H. Liu, X. He, F. Feng, L. Nie, R. Liu and H. Zhang (2018). Discrete Factorization Machines "
+                "for Fast Feature-based Recommendation. IJCAI '18."
+            ),
+            doi="10.24963/ijcai.2018/479",
+            sha256=None,
+            git_blob=None,
+            n_users=13_679,
+            n_items=12_922,
+            n_rows=640_143,
+            n_positive=433_511,
+            threshold=3.0,
+            rating_range=(1.0, 5.0),
+            fingerprint="c9100c78745756015d18039fd644b9869af4f4f6db7b724a0059c48cce90d304",
+            separator="",
+            columns=None,
+            n_fields=None,
+            first_id=0,
+            in_paper=False,
+            notes=(
+                "Not the Yelp of the paper: another filter of the same source, so that no printed number "
+                "belongs to it. The ratings are the union of the training and the test matrix of its "
+                "authors, which share no pair. Both files are fetched from the repository by hand."
+            ),
+        ),
     )
 }
 """Data sets that :func:`~cfmtl_lib.datasets.ratings.load_ratings` loads by name."""
-
-
-def cache_dir() -> Path:
-    """Return the folder of downloads, chosen by the operating system's conventions."""
-    return Path(pooch.os_cache("cfmtl"))
 
 
 def content_fingerprint(user: ArrayLike, item: ArrayLike, rating: ArrayLike) -> str:
@@ -257,94 +291,3 @@ def content_fingerprint(user: ArrayLike, item: ArrayLike, rating: ArrayLike) -> 
     if not whole:
         digest.update(r[order].astype("<f8").tobytes())
     return digest.hexdigest()
-
-
-def git_blob_id(handle: BinaryIO, size: int) -> str:
-    r"""Compute the git object id of a file: SHA-1 of ``b"blob <size>\0"`` followed by its ``size`` bytes.
-
-    Examples
-    --------
-    >>> import io
-    >>> git_blob_id(io.BytesIO(b""), 0)
-    'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'
-    """
-    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    while block := handle.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def find_file(entry: DatasetEntry, data_dir: str | os.PathLike[str] | None, download: bool) -> Path:
-    """Find the file of a data set (the table itself or the zip around it), and download it if need be.
-
-    Parameters
-    ----------
-    entry : DatasetEntry
-    data_dir : path or None
-        Folder that holds one of ``entry.places``, or the file itself. None: the cache folder.
-    download : bool
-        Whether to download into the cache; never done when ``data_dir`` is given.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    RatingsError
-        If there is no such file or the download fails. The error says which file belongs where.
-    """
-    folder = cache_dir() if data_dir is None else Path(data_dir).expanduser()
-    if data_dir is not None and folder.is_file():
-        return folder
-    for place in entry.places:
-        if (folder / place).is_file():
-            return folder / place
-    target = folder / entry.download_name
-    by_hand = f"Download {entry.url} (see {entry.homepage}) and put it at {target}"
-    if data_dir is None and download:
-        return _download(entry, target, by_hand + ", or pass data_dir, the folder that holds it.")
-    if data_dir is None:
-        advice = by_hand + ", or pass download=True, or data_dir, the folder that holds it."
-    else:
-        advice = by_hand + ", or leave data_dir out to have it downloaded."
-    found = f"none of them in {folder}" if folder.is_dir() else f"no folder {folder}"
-    raise RatingsError(entry.name, expected=" or ".join(entry.places), found=found, advice=advice)
-
-
-def _download(entry: DatasetEntry, target: Path, by_hand: str) -> Path:
-    try:
-        # pooch downloads to a temporary name and moves it only once the downloader has returned and
-        # the hash agrees, so an interrupted download is never taken for the file later.
-        pooch.retrieve(
-            entry.url,
-            known_hash=None if entry.sha256 is None else f"sha256:{entry.sha256}",
-            fname=target.name,
-            path=target.parent,
-            downloader=_checked_downloader(entry),
-        )
-    except Exception as error:  # whatever went wrong on the way, the remedy is the same
-        raise RatingsError(
-            entry.name,
-            expected=f"to download {entry.url}",
-            found=f"{type(error).__name__}: {error}".rstrip("."),
-            advice=by_hand,
-        ) from error
-    return target
-
-
-def _checked_downloader(entry: DatasetEntry) -> Callable[[str, str, object], None]:
-    """Make a downloader with a progress bar on stderr that checks what pooch's own hash does not."""
-    fetch = pooch.HTTPDownloader(progressbar=True)
-
-    def download(url: str, output_file: str, parent: object) -> None:
-        fetch(url, output_file, parent)
-        if url.endswith(".zip") and not zipfile.is_zipfile(output_file):
-            raise ValueError("what arrived is not a complete zip file")
-        if entry.git_blob is not None:
-            with open(output_file, "rb") as handle:
-                found = git_blob_id(handle, os.path.getsize(output_file))
-            if found != entry.git_blob:
-                raise ValueError(f"what arrived has git object id {found}, not {entry.git_blob}")
-
-    return download

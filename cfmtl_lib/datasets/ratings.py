@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cfmtl_lib.checks import check_number, check_seed
-from cfmtl_lib.datasets.catalog import CATALOG, LARGEST_COUNT, content_fingerprint, find_file
+from cfmtl_lib.datasets.catalog import CATALOG, LARGEST_COUNT, content_fingerprint
+from cfmtl_lib.datasets.files import find_file
 from cfmtl_lib.datasets.tables import readers
 from cfmtl_lib.datasets.tables.arguments import check_columns, check_text_options, table_path
 from cfmtl_lib.datasets.tables.entries import check_ids, check_rating
@@ -168,20 +169,20 @@ def load_ratings(
     Parameters
     ----------
     name_or_path : str, path or dataframe
-        ``"ml-1m"``, ``"yelp"``, ``"kuairec"``, or the path of a table: CSV, TSV, ``::``-separated
-        or Parquet, plain or packed (gzip, bzip2, xz, zip), with or without a header. Columns with a name are
-        found by it, whatever their order: user, item and rating, or usual other names such as ``userId``,
-        ``ISBN``, ``stars``. A table without a header has user, item and rating first. A dataframe is one of
-        pandas, polars or pyarrow. Ids may be whole numbers or texts; they are re-indexed densely in sorted
-        order. A table is not checked against the catalog.
+        ``"ml-1m"``, ``"yelp"``, ``"kuairec"``, ``"yelp-dfm"``, or the path of a table: CSV, TSV,
+        ``::``-separated or Parquet, plain or packed (gzip, bzip2, xz, zip), with or without a header. Columns
+        with a name are found by it, whatever their order: user, item and rating, or usual other names such as
+        ``userId``, ``ISBN``, ``stars``. A table without a header has user, item and rating first. A dataframe
+        is one of pandas, polars or pyarrow. Ids may be whole numbers or texts; they are re-indexed densely in
+        sorted order. A table is not checked against the catalog.
     data_dir : path, optional
         Official file of a named data set, or the folder that holds it. The folder may also hold the archive,
         opened or not. If left out, the file comes from the user's cache, and is downloaded into it if need
         be. With a path of a table: the folder where a relative path starts.
     threshold : float, optional
         Rating above which the outcome of a pair is 1, in the units of the rating. The default is that of the
-        data set: 3 for the stars of ml-1m and yelp, 0.6 for the watch ratio of kuairec. For a table it is 3,
-        which fits stars from 1 to 5. Any other scale needs its own threshold, and a warning says so.
+        data set: 3 for stars, 0.6 for the watch ratio of kuairec. For a table it is 3, which fits stars from
+        1 to 5. Any other scale needs its own threshold, and a warning says so.
     seed : int
         Seed of the draw of the 20 % of KuaiRec that count as observed; no effect on other data.
     columns : sequence of 3 str or int, optional

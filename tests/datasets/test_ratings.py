@@ -14,8 +14,8 @@ import pandas as pd
 import pooch
 import pytest
 
-from cfmtl_lib.datasets import catalog
-from cfmtl_lib.datasets.catalog import CATALOG, content_fingerprint, git_blob_id
+from cfmtl_lib.datasets.catalog import CATALOG, content_fingerprint
+from cfmtl_lib.datasets.files import cache_dir, git_blob_id
 from cfmtl_lib.datasets.ratings import Ratings, load_ratings
 from cfmtl_lib.datasets.tables import readers
 from cfmtl_lib.errors import RatingsError, UnknownNameError
@@ -375,7 +375,7 @@ def test_catalog_agrees_with_itself():
         assert entry.table in entry.places
         assert entry.rating_range[0] <= entry.threshold < entry.rating_range[1]
         assert entry.n_rows <= entry.n_users * entry.n_items
-    assert catalog.cache_dir().name == "cfmtl"
+    assert cache_dir().name == "cfmtl"
 
 
 # --- any table -------------------------------------------------------------------------------------
@@ -495,7 +495,7 @@ def test_duplicates_keep_last_first_or_are_an_error(tmp_path):
 
 
 def test_unknown_names_and_missing_paths(tmp_path):
-    message = "one of 'ml-1m', 'yelp', 'kuairec', or the path of a table .* found 'movielens'"
+    message = "one of 'ml-1m', 'yelp', 'kuairec', 'yelp-dfm', or the path of a table .* found 'movielens'"
     with pytest.raises(UnknownNameError, match=message):
         load_ratings("movielens")
     for missing in ("no-such-table.csv", str(tmp_path / "nothing"), tmp_path / "nothing"):

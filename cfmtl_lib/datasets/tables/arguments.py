@@ -13,7 +13,7 @@ from cfmtl_lib.errors import RatingsError, UnknownNameError, check_choice
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = (
     *(".csv", ".tsv", ".tab", ".dat", ".txt", ".rating", ".inter", ".data", *PARQUET_SUFFIXES),
-    *(".zip", ".gz", ".bz2", ".xz", ".xlsx", ".xls", ".json", ".feather"),
+    *(".zip", ".gz", ".bz2", ".xz", ".xlsx", ".xls", ".json", ".feather", ".mat"),
 )
 """Suffixes by which a text is taken for the path of a table, also of tables that are refused."""
 

@@ -27,6 +27,7 @@ from cfmtl_lib.datasets.tables.arguments import PARQUET_SUFFIXES
 from cfmtl_lib.datasets.tables.columns import ROLES, positions_of
 from cfmtl_lib.datasets.tables.entries import id_labels, numbers, refuse_times
 from cfmtl_lib.datasets.tables.layout import Layout, first_line, layout_of, lines_of
+from cfmtl_lib.datasets.tables.matlab_files import read_matrices
 from cfmtl_lib.datasets.tables.text_files import (
     DAMAGED,
     TextFile,
@@ -65,7 +66,7 @@ def locate_table(path: Path, entry: DatasetEntry) -> TextFile:
             str(path),
             expected=f"one member named {entry.table}",
             found=f"{len(members)}",
-            advice=f"Download {entry.url} again.",
+            advice=f"Get it again from {entry.source}.",
         )
     check_member(path, members[0], _MOST_BYTES_A_ROW * max(entry.n_rows, 1000))
     return TextFile(path, members[0].filename)
@@ -94,8 +95,11 @@ def read_official(
         If the file is malformed, or rows, ids, ratings or content are not those of the catalog.
     """
     file = locate_table(path, entry)
-    frame = _official_frame(file, entry)
-    advice = f"This is not the official {entry.table}: get it from {entry.url}, see {entry.homepage}."
+    if entry.table.endswith(".mat"):
+        frame = read_matrices([path, *(path.with_name(name) for name in entry.more_tables)])
+    else:
+        frame = _official_frame(file, entry)
+    advice = f"This is not the official {entry.table}: get it from {entry.source}."
 
     def must_equal(what: str, expected: object, found: object) -> None:
         if found != expected:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from cfmtl_lib.datasets.catalog import git_blob_id
+from cfmtl_lib.datasets.files import git_blob_id
 from cfmtl_lib.errors import RatingsError
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, lzma.LZMAError, gzip.BadGzipFile)
@@ -36,6 +36,7 @@ _OTHER_FORMATS = {
     b"\x89HDF": ("an HDF5 file", _BY_PANDAS.format("read_hdf")),
     b"ARROW1": ("a Feather file", _BY_PANDAS.format("read_feather")),
     b"PAR1": ("a Parquet file in an archive", "Unpack it first."),
+    b"MATLAB": ("a MATLAB file", "Read it with scipy.io.loadmat and pass a DataFrame of user, item, rating."),
     b"ORC": ("an ORC file", _BY_PANDAS.format("read_orc")),
     b"%PDF": ("a PDF", "Get the table itself."),
     b"\x80\x04": ("a pickle", "Pickles can run any code, so none is read: pass the DataFrame itself."),
