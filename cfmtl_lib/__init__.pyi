@@ -55,6 +55,8 @@ from .estimators.baselines import (
 from .estimators.cfmtl import CFMTL as CFMTL
 from .estimators.cfmtl_v1 import CFMTLv1 as CFMTLv1
 from .estimators.counterfactual import CFDR as CFDR, CFIPS as CFIPS, CFOR as CFOR
+from .estimators.effects import EffectEstimator as EffectEstimator
+from .estimators.pair_features import PairEncoder as PairEncoder
 from .experiments.methods import METHODS as METHODS, fit_methods as fit_methods
 from .experiments.paper.fit_variants import fit_variants as fit_variants
 from .experiments.studies import StudySettings as StudySettings

@@ -5,6 +5,7 @@ from cfmtl_lib.estimators.baselines import DR, IPS, OR, DRNet, IPSNet, MomentEst
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.counterfactual import CFDR, CFIPS, CFOR
+from cfmtl_lib.estimators.effects import EffectEstimator, EffectInput
 
 __all__ = [
     "CFDR",
@@ -16,6 +17,8 @@ __all__ = [
     "OR",
     "CFMTLv1",
     "DRNet",
+    "EffectEstimator",
+    "EffectInput",
     "IPSNet",
     "LogEstimator",
     "MomentEstimator",
