@@ -37,7 +37,7 @@ AS_PUBLISHED = dict.fromkeys(("CF-OR", "CF-IPS", "CF-DR"), PRODUCT_FORM)
 def factory_of(name: str) -> Callable[..., LogEstimator]:
     """Find the function that makes a method, by the method's name.
 
-    The name is that of a row of Tables 5 and 6, or of any registered estimator.
+    The name is one of :func:`known_methods`.
 
     Raises
     ------
@@ -46,9 +46,45 @@ def factory_of(name: str) -> Callable[..., LogEstimator]:
     """
     if name in ABLATIONS:
         return ABLATIONS[name].estimator
-    named = {kind.method: kind for kind in ESTIMATORS.values() if kind.method}
-    check_choice("method", name, [*named, *ABLATIONS])
+    named = _registered()
+    check_choice("method", name, known_methods())
+    if name in VARIANTS:
+        method, options = VARIANTS[name]
+        return partial(named[method], **options)
     return partial(named[name], **AS_PUBLISHED.get(name, {}))
+
+
+def known_methods() -> list[str]:
+    """List the names of methods: registered estimators, :data:`VARIANTS` and rows of Tables 5 and 6."""
+    named = _registered()
+    return [*named, *(name for name, (method, _) in VARIANTS.items() if method in named), *ABLATIONS]
+
+
+def related_methods() -> list[str]:
+    """List the learners that stand beside the paper's methods, with every variant.
+
+    These are the learners of effects, the entire-space models and latent strata of pairs.
+
+    Examples
+    --------
+    >>> set(related_methods()) <= set(known_methods()) - set(METHODS)
+    True
+    """
+    named = [name for name, kind in _registered().items() if kind.__module__.startswith(RELATED)]
+    return [*named, *(name for name, (method, _) in VARIANTS.items() if method in named)]
+
+
+def _registered() -> dict[str, Any]:
+    return {kind.method: kind for kind in ESTIMATORS.values() if kind.method}
+
+
+RELATED = tuple(f"cfmtl_lib.estimators.{part}" for part in ("effects.", "entire_space.", "latent_strata"))
+"""Modules of the learners that stand beside the paper's methods."""
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "latent strata (given response)": ("latent strata", {"assignment": "given-response"}),
+}
+"""Methods under another assumption than the default of their class: the class's name, and the options."""
 
 
 TWINS = {"CF-OR": "OR", "CF-IPS": "IPS", "CF-DR": "DR"}
@@ -114,8 +150,8 @@ def estimator(name: str, *, device: str = "auto", seed: int = 0, **fit_settings:
     Parameters
     ----------
     name : str
-        Name from :data:`METHODS`, :data:`NET_METHODS` or :data:`ABLATIONS`, or the name of any other
-        estimator class (:attr:`~cfmtl_lib.estimators.base.LogEstimator.method`).
+        One of :func:`known_methods`; an estimator class is known by its
+        :attr:`~cfmtl_lib.estimators.base.LogEstimator.method`.
     device : str
     seed : int
     **fit_settings

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS
+from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS, known_methods
 from cfmtl_lib.experiments.studies import (
     SettingOptions,
     StudyContext,
@@ -39,7 +39,7 @@ COUNTS = ["positive", "negative", "neutral", "reward"]
 def table4(
     dataset: str | StudySettings = "simulated",
     *,
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str] | str | None = None,
     results_dir: str | Path | None = None,
     **settings: Unpack[SettingOptions],
 ) -> pd.DataFrame:
@@ -54,8 +54,10 @@ def table4(
     ----------
     dataset : str or StudySettings
         "simulated", a name in the catalog, or a path to a ratings table; or all settings at once.
-    methods : sequence of str, optional
-        Names from :data:`ROWS_OF_TABLE4`; all if left out.
+    methods : sequence of str, or str, optional
+        Names of rows: any of :func:`~cfmtl_lib.experiments.methods.known_methods` and of
+        :data:`REFERENCE_POLICIES`. A text holds one or more, separated by commas. Those of
+        :data:`ROWS_OF_TABLE4` if left out.
     results_dir : str or Path, optional
         Folder for ``<dataset>/table4.csv``, ``<dataset>/table4_treated.csv`` (treated pairs by stratum) and
         the provenance of each. Nothing is written before all rows are computed and checked.
@@ -79,9 +81,7 @@ def table4(
     RatingsError, StudyError
         If the data cannot be read, or no study can be made from them.
     """
-    names = [check_choice("method", m, ROWS_OF_TABLE4) for m in (methods or ROWS_OF_TABLE4)]
-    if methods is not None and not len(methods):
-        raise InputError("methods", expected="at least one name", found="none")
+    names = rows_asked_for(methods)
     chosen = settings_of(dataset, settings)
 
     def work(context: StudyContext) -> TableRows:
@@ -108,13 +108,45 @@ def table4(
         results_dir=results_dir,
         command=chosen.papermill("07_table4")
         if methods is None
-        else chosen.call("cfmtl_lib.table4", methods=list(methods)),
+        else chosen.call("cfmtl_lib.table4", methods=names),
         tables={"table4": KEY + COUNTS, "table4_treated": [*KEY, *STRATA]},
         protocol={"cell_form": "product"},
     )
     run.save(results_dir)
     run.tables["table4"].attrs["provenance"] = run.provenance
     return run.tables["table4"]
+
+
+def rows_asked_for(methods: Sequence[str] | str | None, default: Sequence[str] = ROWS_OF_TABLE4) -> list[str]:
+    """List the rows of a table by name, each once.
+
+    Parameters
+    ----------
+    methods : sequence of str, or str, or None
+        Names, or a text of names separated by commas. None: ``default``.
+    default : sequence of str
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is neither a method nor a reference policy. The error lists all of them.
+    InputError
+        If there is no name.
+
+    Examples
+    --------
+    >>> rows_asked_for("CF-OR, Oracle,")
+    ['CF-OR', 'Oracle']
+    """
+    if methods is None:
+        return list(default)
+    given = [part.strip() for part in methods.split(",")] if isinstance(methods, str) else list(methods)
+    names = dict.fromkeys(name for name in given if name != "")
+    if not names:
+        raise InputError("methods", expected="at least one name", found="none")
+    # The printed methods first: who mistypes a name most likely means one of them.
+    known = dict.fromkeys([*METHODS, *known_methods(), *REFERENCE_POLICIES])
+    return [check_choice("method", name, tuple(known)) for name in names]
 
 
 def table5_6(

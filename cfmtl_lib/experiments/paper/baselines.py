@@ -1,0 +1,145 @@
+"""Rewards of related systems on the studies of Table 4: learners of effects, entire-space and latent ones."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+import pandas as pd
+
+from cfmtl_lib.estimators.base import LogEstimator
+from cfmtl_lib.experiments.methods import estimator, related_methods
+from cfmtl_lib.experiments.paper.tables import COUNTS, KEY, checked_counts, rows_asked_for
+from cfmtl_lib.experiments.studies import (
+    SettingOptions,
+    StudyContext,
+    StudySettings,
+    TableRows,
+    paper_policy,
+    run_studies,
+    settings_of,
+)
+from cfmtl_lib.policy.rewards import SCENARIOS
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.runtime.devices import resolve_device
+from cfmtl_lib.runtime.fit_cache import content_hash
+
+LEARNING_PACKAGES = ("lightgbm", "econml", "stochtree")
+"""Packages that fits may come from; their versions are part of the provenance and of the cache's key."""
+
+COLUMNS = [*KEY, *COUNTS, "fit_seconds", "rows_used"]
+
+
+def baseline_rewards(
+    dataset: str | StudySettings = "simulated",
+    *,
+    methods: Sequence[str] | str | None = None,
+    results_dir: str | Path | None = None,
+    **settings: Unpack[SettingOptions],
+) -> pd.DataFrame:
+    """Compute the rewards of learners that stand beside the paper's methods, as Table 4 does.
+
+    Studies, cost, budget and seeds are those of :func:`~cfmtl_lib.experiments.paper.tables.table4`. So rows
+    of one seed of both tables are about the same test pairs. Every learner has its default settings. With
+    ``fits_dir``, counts are stored as soon as a learner is fitted, and an interrupted run continues.
+
+    Parameters
+    ----------
+    dataset, **settings
+        Dataset and settings, as in :func:`~cfmtl_lib.experiments.paper.tables.table4`, except that both
+        labellings are the default.
+    methods : sequence of str, or str, optional
+        Names of methods, or a text of names separated by commas; those of
+        :func:`~cfmtl_lib.experiments.methods.related_methods` if left out.
+    results_dir : str or Path, optional
+        Folder for ``<dataset>/baselines.csv`` and its provenance. Nothing is written before all rows are
+        computed and checked.
+
+    Returns
+    -------
+    DataFrame
+        Columns of :func:`~cfmtl_lib.experiments.paper.tables.table4`, ``fit_seconds`` and ``rows_used``. The
+        seconds are those of the fit alone. The rows are those that the fit is made on, a sample where the
+        learner has ``max_rows``. ``attrs["provenance"]`` holds the provenance.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        If a name is unknown, a count is not positive, or a learner's package is missing.
+    RatingsError, StudyError
+        If the data cannot be read, or no study can be made from them.
+    """
+    names = rows_asked_for(methods, related_methods())
+    chosen = settings_of(dataset, settings, labelling="both")
+
+    def work(context: StudyContext) -> TableRows:
+        return {"baselines": [row for name in names for row in _rows(name, context)]}
+
+    run = run_studies(
+        work,
+        chosen,
+        label="Baselines",
+        results_dir=results_dir,
+        command=chosen.call(
+            "cfmtl_lib.experiments.paper.baselines.baseline_rewards",
+            **({} if methods is None else {"methods": names}),
+        ),
+        tables={"baselines": COLUMNS},
+    )
+    run.provenance["versions"] |= package_versions()
+    run.save(results_dir)
+    run.tables["baselines"].attrs["provenance"] = run.provenance
+    return run.tables["baselines"]
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of :data:`LEARNING_PACKAGES`, "none" where one is not installed."""
+    versions = {}
+    for name in LEARNING_PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "none"
+    return versions
+
+
+def _rows(name: str, context: StudyContext) -> list[dict[str, Any]]:
+    """Compute both scenarios' rows of a method, or take their numbers from the cache."""
+    study = context.study
+    model = estimator(name, device=context.device, seed=study.seed)
+    settings = model.get_params(deep=False)
+    for unimportant in ("device", "progress"):
+        settings.pop(unimportant, None)
+    numbers = context.cache(
+        partial(_numbers, model, context),
+        fit="rewards of a method",
+        method=name,
+        settings=sorted(settings.items()),
+        device=resolve_device(context.device).type,
+        packages=package_versions(),
+        data=content_hash(
+            *(getattr(study.train, part) for part in ("x", "t", "c", "y", "pair_space")),
+            *(study.test.x, study.test.stratum),
+        ),
+    )
+    key = context.key | {"method": name, "seed": study.seed}
+    return [key | {"scenario": scenario} | part for scenario, part in zip(SCENARIOS, numbers, strict=True)]
+
+
+def _numbers(model: LogEstimator, context: StudyContext) -> list[dict[str, Any]]:
+    study = context.study
+    start = time.perf_counter()
+    model.fit(study.train)
+    about_fit = {
+        "fit_seconds": round(time.perf_counter() - start, 2),
+        "rows_used": min(len(study.train), model.get_params(deep=False).get("max_rows") or len(study.train)),
+    }
+    rows = []
+    for scenario in SCENARIOS:
+        treat = paper_policy(model.predict_reward(study.test.x, scenario, PAPER.cost))
+        rows.append(checked_counts(treat, study, scenario) | about_fit)
+    return rows

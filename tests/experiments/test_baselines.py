@@ -1,0 +1,116 @@
+"""Rewards of related systems on the studies of Table 4, and rows of Table 4 by any name."""
+
+import pytest
+
+import cfmtl_lib as cf
+from cfmtl_lib.errors import InputError, UnknownNameError
+from cfmtl_lib.experiments import studies
+from cfmtl_lib.experiments.methods import METHODS, known_methods, related_methods
+from cfmtl_lib.experiments.paper import baselines
+from cfmtl_lib.experiments.paper.baselines import COLUMNS, baseline_rewards
+from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4, rows_asked_for
+from cfmtl_lib.protocol import PAPER
+from cfmtl_lib.runtime.provenance import load_results
+
+FAST = ["CF-OR", "Naive"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(
+        studies,
+        "load_study",
+        lambda dataset, data_dir, labelling, construction, seed, **options: cf.simulated(
+            labelling, construction, seed, n_users=40, n_items=30, n_pairs=900
+        ),
+    )
+
+
+def run(**options):
+    given = {"methods": FAST, "seeds": 1, "construction": "authors", "n_jobs": 1, "progress": False}
+    return baseline_rewards(**(given | {"device": "cpu"} | options))
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Names of the methods that were fitted."""
+    found = []
+    made = baselines._numbers
+
+    def counted(model, context):
+        found.append(model.method)
+        return made(model, context)
+
+    monkeypatch.setattr(baselines, "_numbers", counted)
+    return found
+
+
+def test_rewards_are_those_of_table_4_on_the_same_studies(tmp_path):
+    found = run(results_dir=tmp_path)
+    assert list(found.columns) == COLUMNS
+    assert len(found) == 2 * 2 * 2  # labellings, methods, scenarios
+    table = cf.table4(
+        labelling="both",
+        methods=FAST,
+        seeds=1,
+        construction="authors",
+        n_jobs=1,
+        device="cpu",
+        progress=False,
+    )
+    key = ["labelling", "scenario", "method", "seed"]
+    counts = ["positive", "negative", "neutral", "reward"]
+    both = found.merge(table, on=key, suffixes=("", "_table"))
+    assert len(both) == len(found)
+    assert all((both[name] == both[f"{name}_table"]).all() for name in counts)
+    assert found["reward"].tolist() == pytest.approx(found["positive"] - PAPER.cost * found["negative"])
+    assert (found["rows_used"] == 630).all() and (found["fit_seconds"] >= 0).all()
+    written, record = load_results(tmp_path / "simulated", "baselines")
+    assert written["reward"].tolist() == found["reward"].tolist()
+    assert {"lightgbm", "econml", "stochtree", "torch"} <= set(record["versions"])
+    assert "baseline_rewards('simulated'" in record["command"]
+
+
+def test_an_interrupted_run_continues(tmp_path, fits, monkeypatch):
+    whole = run(labelling="code")
+    fits.clear()
+    fit = cf.Naive.fit
+
+    def fail(self, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cf.Naive, "fit", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run(labelling="code", fits_dir=tmp_path)
+    assert fits == FAST
+    monkeypatch.setattr(cf.Naive, "fit", fit)
+    again = run(labelling="code", fits_dir=tmp_path)
+    assert fits == [*FAST, "Naive"]
+    assert again.drop(columns="fit_seconds").equals(whole.drop(columns="fit_seconds"))
+    run(labelling="code", fits_dir=tmp_path, seeds=2)  # further seeds, and nothing of the first again
+    assert fits == [*FAST, "Naive", *FAST]
+
+
+def test_a_sample_is_stated(monkeypatch):
+    monkeypatch.setattr(cf.Naive, "get_params", lambda self, deep=True: {"max_rows": 100})
+    assert set(run(methods="Naive", labelling="code")["rows_used"]) == {100}
+
+
+def test_names_come_from_the_registry():
+    names = related_methods()
+    assert len(set(names)) == len(names) and set(names) <= set(known_methods())
+    assert not set(names) & set(ROWS_OF_TABLE4)
+    assert set(ROWS_OF_TABLE4[:-2]) <= set(known_methods())
+    assert rows_asked_for(None, names) == names
+
+
+def test_rows_of_table_4_by_any_name():
+    assert rows_asked_for(None) == list(ROWS_OF_TABLE4)
+    assert rows_asked_for(" OR , Random,OR,") == ["OR", "Random"]
+    assert rows_asked_for(["CF-MTL w/o L_000"]) == ["CF-MTL w/o L_000"]
+    listed = "', '".join([*METHODS, "OR-net"])
+    with pytest.raises(UnknownNameError, match=f"method: expected one of '{listed}', .*, found 'SVM'"):
+        rows_asked_for("OR,SVM")
+    for nothing in ("", " , ", []):
+        with pytest.raises(InputError, match="methods: expected at least one name, found none"):
+            rows_asked_for(nothing)
