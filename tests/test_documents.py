@@ -22,6 +22,9 @@ DEFAULTS = {
     "results_dir": None,
 }
 
+OF_ONE_CHAPTER = {"07_table4": {"methods": None}}
+"""Parameters that a chapter has beside those of all."""
+
 
 def parameters(path):
     (cell,) = (c for c in jupytext.read(path).cells if "parameters" in c.metadata.get("tags", []))
@@ -39,6 +42,8 @@ def reads_ratings(path):
 def test_notebooks_have_the_same_parameters(path):
     found = parameters(path)
     assert found.pop("seeds") in (1, 2)
+    for name, default in OF_ONE_CHAPTER.get(path.stem, {}).items():
+        assert found.pop(name, "none") == default
     # Chapters that read ratings have a threshold of the outcome.
     ratings = {"threshold": None} if reads_ratings(path) else {}
     assert found == DEFAULTS | ratings
@@ -52,7 +57,9 @@ def test_notebooks_check_their_parameters_first(path):
     lines = [line for line in cells[1].source.splitlines() if line.strip()]
     assert lines[0] == "from cfmtl_lib.experiments.book.notebooks import check_parameters"
     assert lines[1].startswith("check_parameters(")
-    known = {*DEFAULTS, "seeds"} | ({"threshold"} if reads_ratings(path) else set())
+    known = {*DEFAULTS, "seeds", *OF_ONE_CHAPTER.get(path.stem, {})} | (
+        {"threshold"} if reads_ratings(path) else set()
+    )
     assert set(re.findall(r'"(\w+)"', cells[1].source.split(")\n")[0])) == known
 
 
