@@ -56,6 +56,10 @@ from .estimators.cfmtl import CFMTL as CFMTL
 from .estimators.cfmtl_v1 import CFMTLv1 as CFMTLv1
 from .estimators.counterfactual import CFDR as CFDR, CFIPS as CFIPS, CFOR as CFOR
 from .estimators.effects import EffectEstimator as EffectEstimator
+from .estimators.entire_space.escm2 import ESCM2 as ESCM2
+from .estimators.entire_space.esmm import ESMM as ESMM
+from .estimators.entire_space.mmoe import MMoE as MMoE
+from .estimators.entire_space.multi_ipw import MultiIPW as MultiIPW
 from .estimators.pair_features import PairEncoder as PairEncoder
 from .experiments.methods import METHODS as METHODS, fit_methods as fit_methods
 from .experiments.paper.fit_variants import fit_variants as fit_variants

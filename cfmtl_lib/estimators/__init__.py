@@ -6,6 +6,10 @@ from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.counterfactual import CFDR, CFIPS, CFOR
 from cfmtl_lib.estimators.effects import EffectEstimator, EffectInput
+from cfmtl_lib.estimators.entire_space.escm2 import ESCM2
+from cfmtl_lib.estimators.entire_space.esmm import ESMM
+from cfmtl_lib.estimators.entire_space.mmoe import MMoE
+from cfmtl_lib.estimators.entire_space.multi_ipw import MultiIPW
 
 __all__ = [
     "CFDR",
@@ -13,6 +17,8 @@ __all__ = [
     "CFMTL",
     "CFOR",
     "DR",
+    "ESCM2",
+    "ESMM",
     "IPS",
     "OR",
     "CFMTLv1",
@@ -21,7 +27,9 @@ __all__ = [
     "EffectInput",
     "IPSNet",
     "LogEstimator",
+    "MMoE",
     "MomentEstimator",
+    "MultiIPW",
     "Naive",
     "ORNet",
     "StrataEstimator",

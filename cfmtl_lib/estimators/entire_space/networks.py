@@ -1,0 +1,170 @@
+"""Networks with several heads on user-item pairs or features: towers of their own, or a mixture of experts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from cfmtl_lib.checks import check_count
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.models.feature_networks import FeatureNetwork
+from cfmtl_lib.models.pair_networks import (
+    PairNetwork,
+    check_parameters,
+    parameters_as_arrays,
+    with_parameters,
+)
+from cfmtl_lib.runtime.registry import storable
+
+
+@storable
+class PairTrunk(PairNetwork):
+    r"""Embeddings of users and items, and additive scores of each for every head.
+
+    The first ``embedding_k`` columns of a table are factors :math:`U_u` and :math:`V_i`. The last
+    ``n_scores`` columns are the additive scores :math:`a_{uh}` and :math:`b_{ih}`, which start at 0.
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        embedding_k: int,
+        n_scores: int,
+        *,
+        generator: torch.Generator,
+        embedding_sd: float = 0.1,
+    ) -> None:
+        width = embedding_k + n_scores
+        super().__init__(n_users, n_items, width, generator=generator, embedding_sd=embedding_sd)
+        self.n_factors, self.n_scores = embedding_k, n_scores
+        with torch.no_grad():
+            for table in (self.user, self.item):
+                table[:, embedding_k:] = 0.0
+
+    @property
+    def n_outputs(self) -> int:
+        """Length of the representation."""
+        return 3 * self.n_factors
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that the constructor takes."""
+        return {**super().sizes(), "embedding_k": self.n_factors, "n_scores": self.n_scores}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        sizes = {name: check_count(value, f"size {name}") for name, value in parts["sizes"].items()}
+        width = sizes["embedding_k"] + sizes["n_scores"]
+        check_parameters(parts["parameters"], cls.shapes(sizes["n_users"], sizes["n_items"], width))
+        return with_parameters(cls(**sizes, generator=torch.Generator(device=device)), parts["parameters"])
+
+    def forward(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the representation [U, V, U * V], shape (n, 3 k), and the scores, (n_scores, n)."""
+        of_user, of_item = self.user.index_select(0, user), self.item.index_select(0, item)
+        k = self.n_factors
+        u, v = of_user[:, :k], of_item[:, :k]
+        return torch.cat([u, v, u * v], dim=1), (of_user[:, k:] + of_item[:, k:]).T
+
+
+@storable
+class HeadNetwork(nn.Module):
+    r"""Trunk with several heads, each a logit.
+
+    Without experts each head is a tower of one hidden layer on the representation (shared bottom). With
+    experts, head h takes the mixture :math:`\sum_e g_{he}(z) f_e(z)` of the experts' outputs, with gates
+    :math:`g_h = \mathrm{softmax}(G_h z)` of its own (Ma et al. 2018, MMoE, Section 4.2).
+
+    Parameters
+    ----------
+    trunk : PairTrunk or FeatureNetwork
+        Network that gives the representation. The outputs of a ``FeatureNetwork`` pass a rectifier.
+    n_heads : int
+    width : int
+        Units of the hidden layer of a tower, or of an expert.
+    n_experts : int
+        Number of experts; 0 for towers.
+    generator : torch.Generator
+        Source of the initial values, on the device of the trunk.
+    """
+
+    def __init__(
+        self,
+        trunk: PairTrunk | FeatureNetwork,
+        n_heads: int,
+        width: int,
+        n_experts: int = 0,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.trunk, self.n_heads, self.width, self.n_experts = trunk, n_heads, width, n_experts
+        device = generator.device
+        for name, shape in _shapes(trunk.n_outputs, n_heads, width, n_experts).items():
+            values = torch.zeros(shape, device=device)
+            if name == "hidden":
+                values = torch.randn(shape, generator=generator, device=device) * math.sqrt(2 / shape[1])
+            elif name == "out":
+                values = torch.randn(shape, generator=generator, device=device) * (0.1 / math.sqrt(width))
+            setattr(self, name, nn.Parameter(values))
+
+    hidden: nn.Parameter
+    hidden_bias: nn.Parameter
+    out: nn.Parameter
+    out_bias: nn.Parameter
+    gate: nn.Parameter
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Compute logits of shape (n_heads, n).
+
+        First and second are user and item ids, or numbers and codes of features.
+        """
+        if isinstance(self.trunk, PairTrunk):
+            z, additive = self.trunk(first, second)
+        else:
+            z, additive = torch.relu(self.trunk(first, second)).T, None
+        hidden = torch.relu(nn.functional.linear(z, self.hidden, self.hidden_bias))
+        hidden = hidden.view(len(z), -1, self.width)
+        if self.n_experts:
+            gate = nn.functional.linear(z, self.gate).view(len(z), self.n_heads, self.n_experts)
+            hidden = torch.softmax(gate, dim=2) @ hidden
+        logits = (hidden * self.out).sum(2).T + self.out_bias[:, None]
+        return logits if additive is None else logits + additive
+
+    def to_parts(self) -> dict[str, Any]:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        sizes = {"n_heads": self.n_heads, "width": self.width, "n_experts": self.n_experts}
+        own = {name: value for name, value in parameters_as_arrays(self).items() if "trunk." not in name}
+        return {"trunk": self.trunk, "sizes": sizes, "parameters": own}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        trunk, sizes = parts["trunk"], parts["sizes"]
+        if not isinstance(trunk, PairTrunk | FeatureNetwork):
+            raise InputError("trunk", expected="a network of pairs or features", found=type(trunk).__name__)
+        n_heads, width = (check_count(sizes[name], f"size {name}") for name in ("n_heads", "width"))
+        n_experts = check_count(sizes["n_experts"], "size n_experts", least=0)
+        if isinstance(trunk, PairTrunk) and trunk.n_scores != n_heads:
+            raise InputError("trunk", expected=f"scores for {n_heads} heads", found=f"{trunk.n_scores}")
+        shapes = _shapes(trunk.n_outputs, n_heads, width, n_experts)
+        check_parameters(parts["parameters"], shapes)  # before there is memory for them
+        network = cls(trunk, n_heads, width, n_experts, generator=torch.Generator(device=device))
+        of_trunk = {f"trunk.{name}": value for name, value in parameters_as_arrays(trunk).items()}
+        return with_parameters(network, {**parts["parameters"], **of_trunk})
+
+
+def _shapes(n_inputs: int, n_heads: int, width: int, n_experts: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters above the trunk."""
+    rows = (n_experts or n_heads) * width
+    shapes: dict[str, tuple[int, ...]] = {
+        "hidden": (rows, n_inputs),
+        "hidden_bias": (rows,),
+        "out": (n_heads, width),
+        "out_bias": (n_heads,),
+    }
+    return shapes | ({"gate": (n_experts * n_heads, n_inputs)} if n_experts else {})
