@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
-from cfmtl_lib.estimators.cells.feature_cells import FeatureCells
 from cfmtl_lib.logs.encoding import EncodedRows
 from cfmtl_lib.logs.schema import InputSchema
+from cfmtl_lib.models.feature_networks import FeatureScaler
 from cfmtl_lib.policy.rewards import SCENARIOS
 
 MOST_FEATURES = 1_000_000
@@ -86,13 +86,12 @@ def check_cells(model: LogEstimator) -> None:
     ModelFileError
         If they take other columns, or other numbers of levels: an accelerator does not look.
     """
-    cells = getattr(model, "network_", None)
-    if not isinstance(cells, FeatureCells):
+    scaler = getattr(getattr(model, "network_", None), "scaler", None)
+    if not isinstance(scaler, FeatureScaler):
         return
     columns = () if model.schema_.encoder is None else model.schema_.encoder.columns
     codes = tuple(k for k, column in enumerate(columns) if column.kind == "category")
     levels = tuple(len(columns[k].categories) + 1 for k in codes)
-    scaler = cells.scaler
     n_columns = len(scaler.numbers) + len(scaler.codes)
     if (n_columns, tuple(scaler.codes), tuple(scaler.levels)) != (model.schema_.n_features, codes, levels):
         raise ModelFileError("network_", expected="networks of the columns of the schema", found="of others")

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cfmtl_lib.estimators.feature_cells import held_out_rows
+from cfmtl_lib.estimators.cells.feature_cells import held_out_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.batches import RowSource
@@ -95,7 +95,9 @@ def fit_networks(
     histories: dict[str, History] = {}
     for k in range(task.n_networks):
         network = task.make(derive_generator(task.seed, f"{task.name} {k}", task.device))
-        in_memory = isinstance(log, IncentiveLog)
+        held_out = None  # minimise refuses to hold out rows of files
+        if isinstance(log, IncentiveLog):
+            held_out = held_out_rows(log, task.config.validation_share, task.seed, k)
         histories[f"network {k}"] = minimise(
             network,
             task.objective(network),
@@ -104,7 +106,7 @@ def fit_networks(
             generator=derive_generator(task.seed, f"{task.name} batches {k}", task.device),
             label=f"{task.name} {k + 1} of {task.n_networks}",
             progress=task.progress,
-            held_out=held_out_rows(log, task.config.validation_share, task.seed, k) if in_memory else None,
+            held_out=held_out,
         )
         networks.append(network)
     return networks, histories

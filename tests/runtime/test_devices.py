@@ -37,6 +37,8 @@ ESTIMATORS = {
     "CF-MTL-v1 frozen": lambda **where: cf.CFMTLv1(
         config=SMALL, pretraining_propensity=SMALL, pretraining_outcome=SMALL, frozen=True, **where
     ),
+    "ESCM2": lambda **where: cf.ESCM2(config=SMALL, width=4, **where),
+    "MMoE": lambda **where: cf.MMoE(config=SMALL, width=4, n_experts=2, **where),
 }
 
 
@@ -128,7 +130,8 @@ def on_meta(monkeypatch):
         assert any(p.grad is not None for p in network.parameters())
         return history
 
-    for name in ("models.training", "estimators.cells.pair_cells", "estimators.cells.feature_cells"):
+    in_estimators = ("cells.pair_cells", "cells.feature_cells", "network_fits")
+    for name in ("models.training", *(f"estimators.{module}" for module in in_estimators)):
         monkeypatch.setattr(f"cfmtl_lib.{name}.minimise", checked)
     monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: [1.0] * len(self))
@@ -144,7 +147,11 @@ def on_meta(monkeypatch):
 
 @pytest.mark.parametrize(
     "name, fits",
-    [("Naive", 1), ("CF-OR", 4), ("CF-DR", 9), ("CF-MTL", 1), ("CF-MTL-v1", 3), ("CF-MTL-v1 frozen", 3)],
+    [
+        *(("Naive", 1), ("CF-OR", 4), ("CF-DR", 9)),
+        *(("CF-MTL", 1), ("CF-MTL-v1", 3), ("CF-MTL-v1 frozen", 3)),
+        *(("ESCM2", 1), ("MMoE", 1)),
+    ],
 )
 def test_fits_on_another_device_keep_everything_there(name, fits, study, on_meta):
     model = ESTIMATORS[name](device="meta").fit(study.train)

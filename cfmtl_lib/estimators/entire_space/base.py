@@ -31,6 +31,7 @@ from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.validation import check_pairs
+from cfmtl_lib.models.batches import RowSource
 from cfmtl_lib.models.config import FitConfig, History
 from cfmtl_lib.models.feature_networks import FeatureConfig, FeatureNetwork, FeatureScaler, feature_columns
 from cfmtl_lib.models.pair_networks import ROWS_OF_EMBEDDINGS
@@ -62,8 +63,9 @@ class EntireSpaceModel(nn.Module):
 
     def predict(self, x: NDArray) -> NDArray[np.float64]:
         """Average over the networks the probability of each cell given its arm: (n, 6), as ``CELLS``."""
-        first = self.networks[0].trunk
-        device = self.networks[0].out.device
+        network = self.networks[0]
+        assert isinstance(network, HeadNetwork)
+        first, device = network.trunk, network.out.device
         if isinstance(first, PairTrunk):
             x = check_pairs(x, first.n_users, first.n_items)
         parts = []
@@ -89,16 +91,23 @@ class EntireSpaceModel(nn.Module):
         scaler, networks = parts["scaler"], parts["networks"]
         if not networks or not isinstance(scaler, FeatureScaler | None):
             raise InputError("networks", expected="some, and a scaler or none", found=f"{len(networks)}")
-        for network in networks:
-            trunk = network.trunk if isinstance(network, HeadNetwork) else None
-            if scaler is None:
-                fits = isinstance(trunk, PairTrunk)
-            else:
-                sizes = (scaler.n_numbers, scaler.levels)
-                fits = isinstance(trunk, FeatureNetwork) and (trunk.n_numbers, trunk.levels) == sizes
-            if not fits or network.n_heads < len(HEADS):
-                raise InputError("networks", expected="networks of what the scaler gives", found="others")
+        shapes = [_shape_of(network) for network in networks]
+        expected = shapes[0] if scaler is None else (FeatureNetwork, scaler.n_numbers, scaler.levels)
+        if any(shape != expected for shape in shapes):
+            raise InputError("networks", expected="networks of what the scaler gives", found="others")
+        if scaler is None and expected[0] is not PairTrunk:
+            raise InputError("scaler", expected="one, for networks of features", found="none")
         return cls(networks, scaler)
+
+
+def _shape_of(network: Any) -> tuple[Any, ...]:
+    """Return the kind of a network's trunk, and the sizes of its x."""
+    if not isinstance(network, HeadNetwork) or network.n_heads < len(HEADS):
+        raise InputError("network", expected="one with the four heads", found=type(network).__name__)
+    trunk = network.trunk
+    if isinstance(trunk, PairTrunk):
+        return PairTrunk, trunk.n_users, trunk.n_items
+    return FeatureNetwork, trunk.n_numbers, trunk.levels
 
 
 def cell_probabilities_of(logits: Tensor) -> Tensor:
@@ -222,25 +231,15 @@ class EntireSpaceEstimator(LogEstimator):
         log = as_log(x, y, pairs)
         self._check()
         device = resolve_device(self.device)
-        scaler, columns, config, n_networks = None, None, self.config, 1
-        if log.is_pairs:
-            config = SHORT_FIT if config is None else config
+        scaler: FeatureScaler | None = None
+        columns: Sequence[Tensor] | RowSource
+        config = self._config_for(log)
+        if isinstance(log, ParquetLog) or log.is_pairs:
             columns = training_columns(log, lambda rows: rows.cell, device, torch.int8)
         else:
-            config = FeatureConfig() if config is None else config
             scaler = FeatureScaler.learn(log)
             cell = torch.tensor(log.cell, device=device)
             columns = (*feature_columns(scaler, log.x, device), cell)
-        expected = FitConfig if log.is_pairs else FeatureConfig
-        if not isinstance(config, expected):
-            raise InputError(
-                "config",
-                expected=f"{expected.__name__} for a log of {'pairs' if log.is_pairs else 'features'}",
-                found=type(config).__name__,
-                advice="Leave it out for the default.",
-            )
-        if isinstance(config, FeatureConfig):
-            n_networks = config.n_networks
         outcomes = CellColumns(device)
 
         def make(generator: torch.Generator) -> HeadNetwork:
@@ -254,7 +253,7 @@ class EntireSpaceEstimator(LogEstimator):
                 lambda first, second, cell: self.loss(network(first, second), *outcomes(cell))
             ),
             config=config.fit if isinstance(config, FeatureConfig) else config,
-            n_networks=n_networks,
+            n_networks=config.n_networks if isinstance(config, FeatureConfig) else 1,
             device=device,
             seed=self.seed,
             progress=self.progress,
@@ -263,6 +262,19 @@ class EntireSpaceEstimator(LogEstimator):
         self.network_ = EntireSpaceModel(networks, scaler)
         self.remember_input(log)
         return self
+
+    def _config_for(self, log: IncentiveLog | ParquetLog) -> FitConfig | FeatureConfig:
+        kind, x = (FitConfig, "pairs") if log.is_pairs else (FeatureConfig, "features")
+        if self.config is None:
+            return SHORT_FIT if log.is_pairs else FeatureConfig()
+        if not isinstance(self.config, kind):
+            raise InputError(
+                "config",
+                expected=f"{kind.__name__} for a log of {x}",
+                found=type(self.config).__name__,
+                advice="Leave it out for the default.",
+            )
+        return self.config
 
     def _trunk(
         self,

@@ -19,18 +19,18 @@ RISKS = ("ipw", "dr")
 class ESCM2(ESMM, method="ESCM2"):
     r"""Entire-space counterfactual model: ESMM, and a counterfactual risk of buying given collecting.
 
-    The loss is that of :class:`~cfmtl_lib.estimators.entire_space.esmm.ESMM` plus
-    :math:`\lambda` times a risk of :math:`b_1` over all treated rows, and likewise of :math:`b_2`
-    (Wang et al. 2022, Section 4). With :math:`\delta = \ell(b_1, Y)` it is
+    The loss adds a risk, times :math:`\lambda`, to that of
+    :class:`~cfmtl_lib.estimators.entire_space.esmm.ESMM` (Wang et al. 2022, Section 4). It is the risk of
+    :math:`b_1` over all treated rows, and likewise of :math:`b_2`. With :math:`\delta = \ell(b_1, Y)` it is
 
     .. math::
         \text{ipw: } \frac{C}{p_C} \delta, \qquad
         \text{dr: } \hat\delta + \frac{C}{p_C} (\delta - \hat\delta)
         + \frac{C}{p_C} (\delta - \hat\delta)^2 ,
 
-    with the learnt :math:`p_C` held fixed. Heads of their own impute :math:`\hat\delta`; the square trains
-    them, with :math:`\delta` held fixed. The model estimates :math:`P(C, Y \mid T{=}1, x)` and :math:`P(Y \mid T{=}0, x)`. It uses
-    neither exclusion nor monotonicity and identifies no strata.
+    with the learnt :math:`p_C` held fixed. Heads of their own impute :math:`\hat\delta`. The square trains
+    them, with :math:`\delta` held fixed in it. The model estimates :math:`P(C, Y \mid T{=}1, x)` and
+    :math:`P(Y \mid T{=}0, x)`. It uses neither exclusion nor monotonicity and identifies no strata.
 
     Parameters
     ----------

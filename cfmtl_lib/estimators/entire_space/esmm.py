@@ -14,8 +14,8 @@ from cfmtl_lib.estimators.entire_space.base import (
 class ESMM(EntireSpaceEstimator, method="ESMM"):
     r"""Entire-space multi-task model: buying given collecting is learnt through its product with collecting.
 
-    With :math:`\ell` the cross-entropy, the loss of a treated row is that of ESMM's two tasks (equation 3 of
-    Ma et al. 2018, SIGIR), and the same for buying without collecting:
+    Let :math:`\ell` be the cross-entropy. A treated row has the losses of ESMM's two tasks (Ma et al. 2018,
+    SIGIR, equation 3). The third term does the same for buying without collecting:
 
     .. math::
         \ell(p_C, C) + \ell(p_C b_1, C Y) + \ell((1 - p_C) b_2, (1 - C) Y) .

@@ -22,8 +22,8 @@ def inverse_weights(collected_logit: Tensor, c: Tensor, floor: float) -> tuple[T
 class MultiIPW(EntireSpaceEstimator, method="Multi-IPW"):
     r"""Multi-task inverse-propensity weighting: buying given collecting, weighted to all treated rows.
 
-    Buying is seen only where C is. The loss of a treated row weights it by the inverse of the learnt
-    probability of collecting (Zhang et al. 2020), held fixed in the weight:
+    Buying is seen only where C is. The loss of a treated row divides by the learnt probability of
+    collecting, which is held fixed there (Zhang et al. 2020):
 
     .. math::
         \ell(p_C, C) + \frac{C}{p_C} \ell(b_1, Y) + \frac{1 - C}{1 - p_C} \ell(b_2, Y) .

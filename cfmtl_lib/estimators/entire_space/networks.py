@@ -1,4 +1,4 @@
-"""Networks with several heads on user-item pairs or features: towers of their own, or a mixture of experts."""
+"""Networks with several heads on pairs or features: a tower for each head, or a mixture of experts."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class HeadNetwork(nn.Module):
     r"""Trunk with several heads, each a logit.
 
     Without experts each head is a tower of one hidden layer on the representation (shared bottom). With
-    experts, head h takes the mixture :math:`\sum_e g_{he}(z) f_e(z)` of the experts' outputs, with gates
-    :math:`g_h = \mathrm{softmax}(G_h z)` of its own (Ma et al. 2018, MMoE, Section 4.2).
+    experts, head h takes a mixture of their outputs, :math:`\sum_e g_{he}(z) f_e(z)`. Its gates are
+    :math:`g_h = \mathrm{softmax}(G_h z)` (Ma et al. 2018, MMoE, Section 4.2).
 
     Parameters
     ----------
