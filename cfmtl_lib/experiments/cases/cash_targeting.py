@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,7 @@ from cfmtl_lib.experiments.cases.cash_trial import (
     trial_log,
     without_exclusion,
 )
+from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.allocation import allocate
@@ -113,21 +114,49 @@ def targeting(
     share = design_propensity(sample)
     visible = log.x[:, : len(RULE_FEATURES)]
     village = np.unique(sample["village"], return_inverse=True)[1]
-    earned: dict[tuple[float, str], NDArray[np.float64]] = {}
-    policies: dict[tuple[float, str], NDArray[np.float64]] = {}
+    splits = []
     for seed in range(seeds):
         shuffled = np.random.default_rng([seed, 13]).permutation(village.max() + 1)
         fold = shuffled[village] % N_FOLDS
         judge = crossfit(log, outcome=classifier(), propensity=share, folds=fold)
         learnt = crossfit(log, outcome=classifier(), propensity=share, features=visible, folds=fold)
+        splits.append((judge, learnt, fold))
+    return judged_rules(log, splits, truth)
+
+
+def judged_rules(
+    log: IncentiveLog,
+    splits: Sequence[tuple[LogNuisances, LogNuisances, NDArray[np.int64]]],
+    truth: NDArray[np.int8] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Judge the rules of each split by doubly robust scores, averaged over the splits.
+
+    Parameters
+    ----------
+    log : IncentiveLog
+        Log of n rows, and their clusters if it has any.
+    splits : sequence of (LogNuisances, LogNuisances, ndarray of shape (n,))
+        Nuisances that judge, nuisances that rules are made of, and fold of each row, by split.
+        Neither nuisances have seen the row that they are for.
+    truth : ndarray of shape (n,), optional
+        True strata.
+
+    Returns
+    -------
+    values, differences : DataFrame
+        See :func:`targeting`.
+    """
+    earned: dict[tuple[float, str], NDArray[np.float64]] = {}
+    policies: dict[tuple[float, str], NDArray[np.float64]] = {}
+    for judge, learnt, fold in splits:
         scores = unit_scores(log, judge)
         for cost_share in COST_SHARES:
             reward = scores.reward("cash", cost_share, 1.0)
             for rule, policy in rules_of(learnt, fold, cost_share).items():
                 key = (cost_share, rule)
-                earned[key] = earned.get(key, 0.0) + policy * reward / seeds
-                policies[key] = policies.get(key, 0.0) + policy / seeds
-    clusters = sample["village"].to_numpy()
+                earned[key] = earned.get(key, 0.0) + policy * reward / len(splits)
+                policies[key] = policies.get(key, 0.0) + policy / len(splits)
+    clusters = log.clusters(None)
     rows, gaps = [], []
     for (cost_share, rule), unit in earned.items():
         estimate = mean_estimate(unit, clusters=clusters)
@@ -174,13 +203,13 @@ PAIRS = (
 def rules_of(
     predicted: LogNuisances, fold: NDArray[np.int64], cost_share: float
 ) -> Mapping[str, NDArray[np.float64]]:
-    """Decide whom each rule offers an incentive, from predictions for villages that it has not seen.
+    """Decide whom each rule offers an incentive, from predictions for rows that it has not seen.
 
     Parameters
     ----------
     predicted : LogNuisances
     fold : ndarray of shape (n,), int
-        Folds of the villages; a budget holds within each fold.
+        Fold of each row; a budget holds within each fold.
     cost_share : float
 
     Returns
