@@ -20,6 +20,10 @@ from cfmtl_lib.runtime.registry import storable
 ROWS_TO_STOP_EARLY = 10_000
 """Least number of rows at which boosting uses early stopping, with a tenth of them as validation set."""
 
+ROWS_FOR_LARGER_TREES = 200_000
+"""Least number of rows for trees of 31 leaves in larger steps. On so many rows they have the log-loss of
+small trees in a tenth of the time; a hundred steps bound the time of a fit."""
+
 EVENTS_TO_STOP_EARLY = 100
 """Least number of rows of the rarer class for early stopping: ten of them are in the validation set."""
 
@@ -45,10 +49,11 @@ def boosting(
         Number of rows of the rarer class; early stopping needs :data:`EVENTS_TO_STOP_EARLY`.
     """
     many = n_rows >= ROWS_TO_STOP_EARLY and (n_events is None or n_events >= EVENTS_TO_STOP_EARLY)
+    larger = many and n_rows >= ROWS_FOR_LARGER_TREES
     return kind(
-        learning_rate=0.05,
-        max_leaf_nodes=8,
-        max_iter=1000 if many else 100,
+        learning_rate=0.2 if larger else 0.05,
+        max_leaf_nodes=31 if larger else 8,
+        max_iter=1000 if many and not larger else 100,
         early_stopping=many,
         n_iter_no_change=15,
         random_state=seed,

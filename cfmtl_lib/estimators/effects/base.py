@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from cfmtl_lib.checks import check_flag, check_seed
+from cfmtl_lib.checks import check_count, check_flag, check_seed
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator, as_log, labels_of
 from cfmtl_lib.estimators.likelihood import outcome_log_likelihood
@@ -136,8 +136,10 @@ class EffectEstimator(LogEstimator):
 
     Attributes
     ----------
+    n_rows_ : int
+        Number of rows that the effects were fitted to; ``max_rows`` bounds it.
     input_ : EffectInput
-        Preparation of x.
+        Preparation of x, from all rows.
     schema_, n_features_in_, feature_names_in_
         See :class:`~cfmtl_lib.estimators.base.LogEstimator`.
     """
@@ -148,6 +150,8 @@ class EffectEstimator(LogEstimator):
 
     seed: int
     progress: bool
+    max_rows: int | None = None
+    """Largest number of rows to fit, drawn at random; a parameter of subclasses that need a limit."""
 
     def fit(
         self,
@@ -185,8 +189,16 @@ class EffectEstimator(LogEstimator):
             refuse_files(type(self).__name__)
         self.remember_input(log)
         self.input_ = EffectInput(self.seed)
-        self._fit_effects(self.input_.fit(log))
+        rows = self._drawn(self.input_.fit(log))
+        self.n_rows_ = len(rows)
+        self._fit_effects(rows)
         return self
+
+    def _drawn(self, log: IncentiveLog) -> IncentiveLog:
+        if self.max_rows is None or len(log) <= self.max_rows:
+            return log
+        rng = np.random.default_rng(self.seed)
+        return log.take(np.sort(rng.choice(len(log), self.max_rows, replace=False)))
 
     def predict_cate(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         r"""Predict the effect on conversions, :math:`\tau(x)`; shape (n,), float64.
@@ -231,6 +243,8 @@ class EffectEstimator(LogEstimator):
         """Check the parameters; a subclass adds its own."""
         check_seed(self.seed)
         check_flag(self.progress, "progress")
+        if self.max_rows is not None:
+            check_count(self.max_rows, "max_rows", least=2)
 
     def _fit_effects(self, log: IncentiveLog) -> None:
         """Fit a log of features; its ``encoder`` tells categories from numbers, as in a table."""
