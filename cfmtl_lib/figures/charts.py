@@ -126,6 +126,69 @@ def plot_rewards(summary: pd.DataFrame, reference: str) -> Figure:
     return closed_figure(figure)
 
 
+KIND_COLOURS = dict(
+    zip(
+        ("paper", "cost on take-up", "effects", "entire space", "latent strata", "reference", "other"),
+        ("#0072B2", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#999999", "#000000"),
+        strict=True,
+    )
+)
+"""Colours of the kinds of methods."""
+
+
+def plot_learners(summary: pd.DataFrame) -> Figure:
+    """Plot mean rewards of learners with two standard errors, a panel for each labelling and scenario.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        One row for each method, labelling and scenario. Columns ``labelling, scenario, method, kind, mean,
+        se``; ``kind`` is a key of :data:`KIND_COLOURS`. Methods are in the order of their first row, from the
+        top.
+    """
+    labellings, scenarios, methods = (
+        list(dict.fromkeys(summary[name])) for name in ("labelling", "scenario", "method")
+    )
+    figure, axes = plt.subplots(
+        len(labellings),
+        len(scenarios),
+        figsize=(9, 0.8 + (0.21 * len(methods) + 0.7) * len(labellings)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    places = {method: -k for k, method in enumerate(methods)}
+    for line, labelling in zip(axes, labellings, strict=True):
+        for ax, scenario in zip(line, scenarios, strict=True):
+            here = summary[(summary["labelling"] == labelling) & (summary["scenario"] == scenario)]
+            for kind, part in here.groupby("kind", sort=False):
+                ax.errorbar(
+                    part["mean"],
+                    part["method"].map(places),
+                    xerr=2 * part["se"].fillna(0),
+                    fmt="o",
+                    markersize=4.5,
+                    capsize=2,
+                    color=KIND_COLOURS[str(kind)],
+                    label=str(kind),
+                )
+            ax.axvline(0, color="black", linewidth=0.8)
+            ax.set_yticks(list(places.values()), list(places))
+            ax.grid(axis="y", color="#EEEEEE")
+            ax.set(title=f"{scenario}, labelling {labelling}")
+            ax.xaxis.set_major_formatter("{x:,.0f}")
+            ax.tick_params(axis="x", labelrotation=30)
+    for ax in axes[-1]:
+        ax.set_xlabel("reward (conversions)")
+    named = {
+        label: handle
+        for ax in axes.flat
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
+    return closed_figure(figure)
+
+
 def plot_treated(treated: pd.DataFrame) -> Figure:
     """Plot stacked bars of treated pairs by true stratum, a panel for each scenario.
 

