@@ -86,6 +86,26 @@ def test_ranks_put_the_best_on_top():
     assert low > high
 
 
+def test_learners_stand_at_their_means_with_two_errors():
+    summary = pd.DataFrame(
+        {
+            "labelling": ["code", "code", "text"],
+            "scenario": "cash",
+            "method": ["A", "B", "A"],
+            "kind": ["paper", "effects", "paper"],
+            "mean": [3.0, 1.0, 2.0],
+            "se": [0.5, np.nan, 0.25],
+        }
+    )
+    figure = charts.plot_learners(summary)
+    assert [ax.get_title() for ax in figure.axes] == ["cash, labelling code", "cash, labelling text"]
+    drawn = [[part.lines for part in ax.containers] for ax in figure.axes]
+    points = [[(line.get_xdata()[0], line.get_ydata()[0]) for line, _, _ in part] for part in drawn]
+    assert points == [[(1.0, -1), (3.0, 0)], [(2.0, 0)]] or points == [[(3.0, 0), (1.0, -1)], [(2.0, 0)]]
+    assert sorted(cap.get_xdata()[0] for cap in drawn[1][0][1]) == [1.5, 2.5]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["A", "B"]
+
+
 class Page(HTMLParser):
     """Text of the rows of a table, and the data of the script."""
 
