@@ -22,7 +22,7 @@ DEFAULTS = {
     "results_dir": None,
 }
 
-OF_ONE_CHAPTER = {"07_table4": {"methods": None}}
+OF_ONE_CHAPTER = {"07_table4": {"methods": None}, "15_baselines": {"methods": None}}
 """Parameters that a chapter has beside those of all."""
 
 
