@@ -55,7 +55,16 @@ from .estimators.baselines import (
 from .estimators.cfmtl import CFMTL as CFMTL
 from .estimators.cfmtl_v1 import CFMTLv1 as CFMTLv1
 from .estimators.counterfactual import CFDR as CFDR, CFIPS as CFIPS, CFOR as CFOR
-from .estimators.effects import EffectEstimator as EffectEstimator, XLearner as XLearner
+from .estimators.effects import (
+    BNN as BNN,
+    CFR as CFR,
+    DESCN as DESCN,
+    DragonNet as DragonNet,
+    EffectEstimator as EffectEstimator,
+    PerfectMatch as PerfectMatch,
+    TARNet as TARNet,
+    XLearner as XLearner,
+)
 from .estimators.entire_space.escm2 import ESCM2 as ESCM2
 from .estimators.entire_space.esmm import ESMM as ESMM
 from .estimators.entire_space.mmoe import MMoE as MMoE

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
+from cfmtl_lib.estimators.effects.base import EffectInput
 from cfmtl_lib.logs.encoding import EncodedRows
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.models.feature_networks import FeatureScaler
@@ -89,9 +90,11 @@ def check_cells(model: LogEstimator) -> None:
     scaler = getattr(getattr(model, "network_", None), "scaler", None)
     if not isinstance(scaler, FeatureScaler):
         return
-    columns = () if model.schema_.encoder is None else model.schema_.encoder.columns
+    prepared = getattr(model, "input_", None)
+    schema = prepared.prepared_schema(model.schema_) if isinstance(prepared, EffectInput) else model.schema_
+    columns = () if schema.encoder is None else schema.encoder.columns
     codes = tuple(k for k, column in enumerate(columns) if column.kind == "category")
     levels = tuple(len(columns[k].categories) + 1 for k in codes)
     n_columns = len(scaler.numbers) + len(scaler.codes)
-    if (n_columns, tuple(scaler.codes), tuple(scaler.levels)) != (model.schema_.n_features, codes, levels):
+    if (n_columns, tuple(scaler.codes), tuple(scaler.levels)) != (schema.n_features, codes, levels):
         raise ModelFileError("network_", expected="networks of the columns of the schema", found="of others")

@@ -55,6 +55,8 @@ MODELS = {
     "CF-MTL of features": (cf.CFMTL(config=FEW), "table"),
     "CF-MTL-v1 of features": (cf.CFMTLv1(config=FEW), "table"),
     "ESCM2 of pairs": (cf.ESCM2(config=SMALL, width=4), "pairs"),
+    "BNN of pairs": (cf.BNN(config=FEW, width=4), "pairs"),
+    "DragonNet of features": (cf.DragonNet(config=FEW, width=4), "table"),
     "MMoE of features": (cf.MMoE(config=FEW, width=4), "table"),
 }
 

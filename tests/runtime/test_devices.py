@@ -24,6 +24,7 @@ from cfmtl_lib.protocol import ConstructionFits, Protocol
 from cfmtl_lib.runtime.devices import resolve_device
 
 SMALL = cf.FitConfig(embedding_k=4, tolerance=1e-2, batch_size=200)
+NETWORK = cf.FeatureConfig(hidden=(4,), n_networks=1, fit=SMALL)
 PAIR_FITS = ConstructionFits(labelling=SMALL, assignment=SMALL)
 PROTOCOL = Protocol(construction={"authors": PAIR_FITS, "document": PAIR_FITS})
 ESTIMATORS = {
@@ -38,6 +39,9 @@ ESTIMATORS = {
         config=SMALL, pretraining_propensity=SMALL, pretraining_outcome=SMALL, frozen=True, **where
     ),
     "ESCM2": lambda **where: cf.ESCM2(config=SMALL, width=4, **where),
+    "CFR": lambda **where: cf.CFR(config=NETWORK, width=4, **where),
+    "PM": lambda **where: cf.PerfectMatch(config=NETWORK, width=4, **where),
+    "DragonNet": lambda **where: cf.DragonNet(config=NETWORK, width=4, **where),
     "MMoE": lambda **where: cf.MMoE(config=SMALL, width=4, n_experts=2, **where),
 }
 
@@ -150,7 +154,7 @@ def on_meta(monkeypatch):
     [
         *(("Naive", 1), ("CF-OR", 4), ("CF-DR", 9)),
         *(("CF-MTL", 1), ("CF-MTL-v1", 3), ("CF-MTL-v1 frozen", 3)),
-        *(("ESCM2", 1), ("MMoE", 1)),
+        *(("ESCM2", 1), ("MMoE", 1), ("CFR", 1), ("PM", 2), ("DragonNet", 1)),
     ],
 )
 def test_fits_on_another_device_keep_everything_there(name, fits, study, on_meta):

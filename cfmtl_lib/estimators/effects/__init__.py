@@ -1,6 +1,22 @@
 """Learners of the effects on conversions and payments, a file each; they identify no strata."""
 
 from cfmtl_lib.estimators.effects.base import EffectEstimator, EffectInput
+from cfmtl_lib.estimators.effects.bnn import BNN
+from cfmtl_lib.estimators.effects.cfr import CFR
+from cfmtl_lib.estimators.effects.descn import DESCN
+from cfmtl_lib.estimators.effects.dragonnet import DragonNet
+from cfmtl_lib.estimators.effects.perfect_match import PerfectMatch
+from cfmtl_lib.estimators.effects.tarnet import TARNet
 from cfmtl_lib.estimators.effects.x_learner import XLearner
 
-__all__ = ["EffectEstimator", "EffectInput", "XLearner"]
+__all__ = [
+    "BNN",
+    "CFR",
+    "DESCN",
+    "DragonNet",
+    "EffectEstimator",
+    "EffectInput",
+    "PerfectMatch",
+    "TARNet",
+    "XLearner",
+]

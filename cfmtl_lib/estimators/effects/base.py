@@ -25,11 +25,12 @@ from cfmtl_lib.checks import check_count, check_flag, check_seed
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator, as_log, labels_of
 from cfmtl_lib.estimators.likelihood import outcome_log_likelihood
-from cfmtl_lib.estimators.pair_features import PairEncoder, encoding_names, refuse_files
+from cfmtl_lib.estimators.pair_features import ENCODINGS, PairEncoder, encoding_names, refuse_files
 from cfmtl_lib.logs.columns import Column
 from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.nuisances.learners import category_columns
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.runtime.registry import storable
@@ -101,6 +102,13 @@ class EffectInput:
             Column(name, "number") for k in self.ids_ for name in encoding_names(encoder.columns[k].name)
         ]
         return FrameEncoder((*kept, *numbers))
+
+    def prepared_schema(self, schema: InputSchema) -> InputSchema:
+        """Return the schema of the prepared features, from that of x."""
+        if not self.ids_:
+            return schema
+        n_features = schema.n_features + len(self.ids_) * (len(ENCODINGS) - 1)
+        return InputSchema(n_features, encoder=self._encoder_of_kept(schema.encoder))
 
     def transform(self, x: NDArray) -> NDArray[np.float64]:
         """Prepare rows of the schema of the fitted log; shape (n, number of features)."""

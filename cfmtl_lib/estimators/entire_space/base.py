@@ -12,29 +12,27 @@ So :math:`\mu_1 = p_C b_1 + (1 - p_C) b_2` and :math:`\mu_0 = b_0`. A used coupo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfmtl_lib.checks import check_count, check_flag, check_seed
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator, as_log, labels_of
-from cfmtl_lib.estimators.entire_space.networks import HeadNetwork, PairTrunk
+from cfmtl_lib.estimators.head_networks import HeadModel, HeadNetwork, PairTrunk, feature_trunk
 from cfmtl_lib.estimators.likelihood import LEAST_PROBABILITY
 from cfmtl_lib.estimators.network_fits import SHORT_FIT, CellColumns, NetworkTask, fit_networks
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
-from cfmtl_lib.logs.validation import check_pairs
 from cfmtl_lib.models.batches import RowSource
 from cfmtl_lib.models.config import FitConfig, History
 from cfmtl_lib.models.feature_networks import FeatureConfig, FeatureNetwork, FeatureScaler, feature_columns
-from cfmtl_lib.models.pair_networks import ROWS_OF_EMBEDDINGS
 from cfmtl_lib.nuisances.pair_nuisances import training_columns
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.runtime.devices import resolve_device
@@ -46,68 +44,12 @@ HEADS = ("collected", "bought_collected", "bought_not_collected", "bought_untrea
 
 
 @storable
-class EntireSpaceModel(nn.Module):
-    """Several fitted networks with the four heads, and the scaler of features where x holds features.
+class EntireSpaceNetwork(HeadNetwork):
+    """Network with the four heads, and maybe more, whose probabilities are those of the cells."""
 
-    Parameters
-    ----------
-    networks : sequence of HeadNetwork
-    scaler : FeatureScaler, optional
-        Transformation of features; None for pairs.
-    """
-
-    def __init__(self, networks: Sequence[HeadNetwork], scaler: FeatureScaler | None) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        self.scaler = scaler
-
-    def predict(self, x: NDArray) -> NDArray[np.float64]:
-        """Average over the networks the probability of each cell given its arm: (n, 6), as ``CELLS``."""
-        network = self.networks[0]
-        assert isinstance(network, HeadNetwork)
-        first, device = network.trunk, network.out.device
-        if isinstance(first, PairTrunk):
-            x = check_pairs(x, first.n_users, first.n_items)
-        parts = []
-        with torch.no_grad():
-            for start in range(0, len(x), ROWS_OF_EMBEDDINGS):
-                chunk = x[start : start + ROWS_OF_EMBEDDINGS]
-                if self.scaler is not None:
-                    columns = feature_columns(self.scaler, chunk, device)
-                else:
-                    user, item = torch.tensor(chunk.T.copy(), device=device)
-                    columns = user, item
-                cells = [cell_probabilities_of(network(*columns).cpu().double()) for network in self.networks]
-                parts.append(torch.stack(cells).mean(0))
-        return torch.cat(parts).numpy()
-
-    def to_parts(self) -> dict[str, Any]:
-        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
-        return {"networks": tuple(self.networks), "scaler": self.scaler}
-
-    @classmethod
-    def from_parts(cls, parts: Mapping[str, Any], device: torch.device) -> Self:
-        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
-        scaler, networks = parts["scaler"], parts["networks"]
-        if not networks or not isinstance(scaler, FeatureScaler | None):
-            raise InputError("networks", expected="some, and a scaler or none", found=f"{len(networks)}")
-        shapes = [_shape_of(network) for network in networks]
-        expected = shapes[0] if scaler is None else (FeatureNetwork, scaler.n_numbers, scaler.levels)
-        if any(shape != expected for shape in shapes):
-            raise InputError("networks", expected="networks of what the scaler gives", found="others")
-        if scaler is None and expected[0] is not PairTrunk:
-            raise InputError("scaler", expected="one, for networks of features", found="none")
-        return cls(networks, scaler)
-
-
-def _shape_of(network: Any) -> tuple[Any, ...]:
-    """Return the kind of a network's trunk, and the sizes of its x."""
-    if not isinstance(network, HeadNetwork) or network.n_heads < len(HEADS):
-        raise InputError("network", expected="one with the four heads", found=type(network).__name__)
-    trunk = network.trunk
-    if isinstance(trunk, PairTrunk):
-        return PairTrunk, trunk.n_users, trunk.n_items
-    return FeatureNetwork, trunk.n_numbers, trunk.levels
+    def probabilities(self, first: Tensor, second: Tensor) -> Tensor:
+        """Compute the probability of each cell given its arm; (n, 6) float64, in the order of ``CELLS``."""
+        return cell_probabilities_of(self.double_logits(first, second))
 
 
 def cell_probabilities_of(logits: Tensor) -> Tensor:
@@ -146,7 +88,7 @@ class EntireSpaceEstimator(LogEstimator):
 
     Attributes
     ----------
-    network_ : EntireSpaceModel
+    network_ : HeadModel
         Fitted networks.
     histories_ : dict of str to History
         Training curve of each network.
@@ -154,7 +96,7 @@ class EntireSpaceEstimator(LogEstimator):
         See :class:`~cfmtl_lib.estimators.base.LogEstimator`.
     """
 
-    network_: EntireSpaceModel
+    network_: HeadModel
     histories_: dict[str, History]
 
     n_heads: ClassVar[int] = len(HEADS)
@@ -242,9 +184,9 @@ class EntireSpaceEstimator(LogEstimator):
             columns = (*feature_columns(scaler, log.x, device), cell)
         outcomes = CellColumns(device)
 
-        def make(generator: torch.Generator) -> HeadNetwork:
+        def make(generator: torch.Generator) -> EntireSpaceNetwork:
             trunk = self._trunk(log, config, scaler, generator)
-            return HeadNetwork(trunk, self.n_heads, self.width, self._n_experts(), generator=generator)
+            return EntireSpaceNetwork(trunk, self.n_heads, self.width, self._n_experts(), generator=generator)
 
         task = NetworkTask(
             name=type(self).__name__,
@@ -259,7 +201,7 @@ class EntireSpaceEstimator(LogEstimator):
             progress=self.progress,
         )
         networks, self.histories_ = fit_networks(task, log, columns)
-        self.network_ = EntireSpaceModel(networks, scaler)
+        self.network_ = HeadModel(networks, scaler)
         self.remember_input(log)
         return self
 
@@ -292,8 +234,7 @@ class EntireSpaceEstimator(LogEstimator):
                 embedding_sd=config.embedding_sd,
             )
         assert scaler is not None
-        sizes = (scaler.n_numbers, scaler.levels, max(2, 2 * self.width))
-        return FeatureNetwork(*sizes, config=config, generator=generator)
+        return feature_trunk(scaler, self.width, config, generator)
 
     def predict_cells(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict the probability of each cell given its arm, shape (n, 6), in the order of ``CELLS``.
@@ -338,19 +279,3 @@ def _means(cells: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         "collected_treated": of_cell[1, 1, 0] + used,
         "collected_and_converted_treated": used,
     }
-
-
-def cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
-    """Compute the cross-entropy of each row of a probability given by its logit, shape (n,)."""
-    return nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
-
-
-def product_cross_entropy(first: Tensor, second: Tensor, target: Tensor) -> Tensor:
-    r"""Compute the cross-entropy of each row of a product of two probabilities given by logits.
-
-    The product is the probability over the entire space: collecting times buying given collecting.
-    """
-    log_product = nn.functional.logsigmoid(first) + nn.functional.logsigmoid(second)
-    # The largest float below 1: at 1 itself the other logarithm would be infinite.
-    product = log_product.exp().clamp(max=1 - torch.finfo(log_product.dtype).eps)
-    return -(target * log_product + (1 - target) * torch.log1p(-product))

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from cfmtl_lib.checks import check_number
 from cfmtl_lib.errors import check_choice
-from cfmtl_lib.estimators.entire_space.base import HEADS, cross_entropy
+from cfmtl_lib.estimators.entire_space.base import HEADS
 from cfmtl_lib.estimators.entire_space.esmm import ESMM
 from cfmtl_lib.estimators.entire_space.multi_ipw import inverse_weights
+from cfmtl_lib.estimators.head_networks import cross_entropy
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.feature_networks import FeatureConfig
 

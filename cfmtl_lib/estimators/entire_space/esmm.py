@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cfmtl_lib.estimators.entire_space.base import (
-    EntireSpaceEstimator,
-    cross_entropy,
-    product_cross_entropy,
-)
+from cfmtl_lib.estimators.entire_space.base import EntireSpaceEstimator
+from cfmtl_lib.estimators.head_networks import cross_entropy, product_cross_entropy
 
 
 class ESMM(EntireSpaceEstimator, method="ESMM"):

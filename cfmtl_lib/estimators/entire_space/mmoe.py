@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from cfmtl_lib.checks import check_count
-from cfmtl_lib.estimators.entire_space.base import EntireSpaceEstimator, cross_entropy
+from cfmtl_lib.estimators.entire_space.base import EntireSpaceEstimator
+from cfmtl_lib.estimators.head_networks import cross_entropy
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.feature_networks import FeatureConfig
 

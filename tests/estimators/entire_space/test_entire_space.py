@@ -10,8 +10,8 @@ import torch
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.estimators.entire_space.base import EntireSpaceModel
-from cfmtl_lib.estimators.entire_space.networks import HeadNetwork
+from cfmtl_lib.estimators.entire_space.base import EntireSpaceNetwork
+from cfmtl_lib.estimators.head_networks import HeadModel
 from cfmtl_lib.estimators.network_fits import SHORT_FIT
 from cfmtl_lib.strata import CELLS
 
@@ -133,9 +133,9 @@ def test_parts_that_do_not_fit_together_are_refused(study, world):
         {"networks": (torch.nn.Linear(2, 4),), "scaler": None},
     ):
         with pytest.raises(InputError):
-            EntireSpaceModel.from_parts(parts, device)
+            HeadModel.from_parts(parts, device)
     parts = pairs.networks[0].to_parts()
     with pytest.raises(InputError, match="scores for 5 heads"):
-        HeadNetwork.from_parts({**parts, "sizes": {**parts["sizes"], "n_heads": 5}}, device)
+        EntireSpaceNetwork.from_parts({**parts, "sizes": {**parts["sizes"], "n_heads": 5}}, device)
     with pytest.raises(InputError, match="parameter hidden"):
-        HeadNetwork.from_parts({**parts, "sizes": {**parts["sizes"], "width": 5}}, device)
+        EntireSpaceNetwork.from_parts({**parts, "sizes": {**parts["sizes"], "width": 5}}, device)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import cfmtl_lib as cf
-from cfmtl_lib.estimators.entire_space.networks import HeadNetwork, PairTrunk
+from cfmtl_lib.estimators.head_networks import HeadNetwork, PairTrunk
 
 FLOOR = 0.2
 
