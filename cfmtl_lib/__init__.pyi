@@ -52,6 +52,7 @@ from .estimators.baselines import (
     Naive as Naive,
     ORNet as ORNet,
 )
+from .estimators.cells.boosted_cells import BoostedConfig as BoostedConfig
 from .estimators.cfmtl import CFMTL as CFMTL
 from .estimators.cfmtl_v1 import CFMTLv1 as CFMTLv1
 from .estimators.counterfactual import CFDR as CFDR, CFIPS as CFIPS, CFOR as CFOR

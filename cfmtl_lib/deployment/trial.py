@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
+from cfmtl_lib.estimators.cells.boosted_cells import BoostedStrata
 from cfmtl_lib.estimators.effects.base import EffectInput
 from cfmtl_lib.logs.encoding import EncodedRows
 from cfmtl_lib.logs.schema import InputSchema
@@ -80,14 +81,17 @@ def try_model(model: LogEstimator) -> Exception | None:
 
 
 def check_cells(model: LogEstimator) -> None:
-    """Check that networks of features were made for the columns of the schema.
+    """Check that networks or trees of features were made for the columns of the schema.
 
     Raises
     ------
     ModelFileError
         If they take other columns, or other numbers of levels: an accelerator does not look.
     """
-    scaler = getattr(getattr(model, "network_", None), "scaler", None)
+    cells = getattr(model, "network_", None)
+    if isinstance(cells, BoostedStrata) and cells.n_columns != model.schema_.n_features:
+        raise ModelFileError("network_", expected="trees of the columns of the schema", found="of others")
+    scaler = getattr(cells, "scaler", None)
     if not isinstance(scaler, FeatureScaler):
         return
     prepared = getattr(model, "input_", None)

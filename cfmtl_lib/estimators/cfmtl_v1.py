@@ -11,7 +11,7 @@ from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.estimators.base import as_log
 from cfmtl_lib.estimators.cells.backend import FirstStage, backend_for
 from cfmtl_lib.estimators.cells.pair_cells import PairCells, Pretrained
-from cfmtl_lib.estimators.cfmtl import CFMTL
+from cfmtl_lib.estimators.cfmtl import CFMTL, check_weights
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
@@ -27,11 +27,16 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
     Propensity NCF and outcome MF are fitted first, each by itself. A new strata head is put on the
     MF's embeddings, and all parameters are trained on the six cell losses, without a propensity loss. The
     report's prose suggests that the first two models stay fixed; its listing trains them further.
-    ``frozen=True`` keeps them fixed.
+    ``frozen=True`` keeps them fixed. On features it stays a model of small networks: trees have no first
+    stage to start from.
 
     Parameters
     ----------
-    config, weights, propensity_floor, device, seed, progress
+    config : FitConfig or FeatureConfig, optional
+        Settings of the networks of pairs, or of those of features.
+    weights : CellWeights
+        Weights of the six cells; those of the report's listing by default.
+    propensity_floor, device, seed, progress
         See :class:`~cfmtl_lib.estimators.cfmtl.CFMTL`.
     pretraining_propensity, pretraining_outcome : FitConfig
         Settings of the two first fits on pairs. On features only their loss is used.
@@ -44,7 +49,7 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
         *,
         config: FitConfig | FeatureConfig | None = None,
         weights: CellWeights = PAPER.two_stage_weights,
-        propensity_floor: float = PAPER.joint_propensity_floor,
+        propensity_floor: float | None = None,
         pretraining_propensity: FitConfig = PAPER.pretraining_propensity,
         pretraining_outcome: FitConfig = PAPER.pretraining_outcome,
         frozen: bool = False,
@@ -128,6 +133,7 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
 
     def _check(self) -> None:
         super()._check()
+        check_weights(self.weights)
         check_flag(self.frozen, "frozen")
         for name in ("pretraining_propensity", "pretraining_outcome"):
             if not isinstance(getattr(self, name), FitConfig):
@@ -137,7 +143,7 @@ class CFMTLv1(CFMTL, method="CF-MTL-v1"):
         return FirstStage(self.pretraining_propensity, self.pretraining_outcome, self.frozen, done)
 
     def _pair_backend(self, log: IncentiveLog | ParquetLog) -> PairCells:
-        backend = backend_for(log, self.config)
+        backend = backend_for(log, self.config, needs_cell_loss=True)
         if not isinstance(backend, PairCells):
             raise LogError("log", expected="user-item pairs", found=f"{backend.x_kind}")
         return backend

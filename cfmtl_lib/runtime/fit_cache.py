@@ -1,9 +1,9 @@
 """Cache of fits on disk: a stopped run resumes, and tables share the fits that they have in common.
 
 The key of a fit is everything that it depends on: content of the data, settings, seed, kind of device and
-engine. It includes the number of threads, the versions of torch and numba, and the code. The cache need not
-be cleared by hand; its folder may be deleted at any time. Files hold arrays and JSON, as saved models do:
-nothing in them is run.
+engine. It includes the number of threads, the versions of torch, numba and LightGBM, and the code. The cache
+need not be cleared by hand; its folder may be deleted at any time. Files hold arrays and JSON, as saved
+models do: nothing in them is run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache as cached_function
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -236,4 +237,9 @@ def _surroundings() -> dict[str, str]:
                     if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
                 ]
         digest.update(f"{name} {ast.dump(tree)}".encode())
-    return {"code": digest.hexdigest(), "torch": str(torch.__version__), "numba": str(numba_version())}
+    return {
+        "code": digest.hexdigest(),
+        "torch": str(torch.__version__),
+        "numba": str(numba_version()),
+        "lightgbm": version("lightgbm"),
+    }

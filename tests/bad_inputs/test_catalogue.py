@@ -431,7 +431,7 @@ CATALOGUE = {
     ),
     "settings as a dictionary": (
         lambda: fitted("CFMTL", config={}),
-        "config: expected FeatureConfig.*found dict",
+        "config: expected BoostedConfig .* or FeatureConfig .*found dict",
     ),
     "weights as a list": (lambda: fitted("CFMTL", weights=[1] * 6), "weights: expected CellWeights"),
     "weight below 0": (

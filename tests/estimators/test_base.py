@@ -1,5 +1,6 @@
 """scikit-learn's manners: parameters, Pipeline, GridSearchCV, and its own checks where they apply."""
 
+import dataclasses
 import inspect
 import warnings
 from unittest import SkipTest
@@ -185,9 +186,10 @@ NOT_APPLICABLE = {
     [
         AdaptedMoments(outcome=LOGISTIC),
         AdaptedNetworks(config=cf.FeatureConfig(hidden=(4,), n_networks=1, fit=QUICK)),
+        AdaptedNetworks(config=cf.BoostedConfig(n_fits=1)),
         AdaptedEffects(outcome=LOGISTIC, effect=LinearRegression()),
     ],
-    ids=["CF-OR", "CF-MTL", "X-learner"],
+    ids=["CF-OR", "CF-MTL by networks", "CF-MTL", "X-learner"],
 )
 def test_checks_of_scikit_learn(model):
     passed, failed = set(), {}
@@ -202,7 +204,8 @@ def test_checks_of_scikit_learn(model):
                 pass
             except Exception as error:
                 failed[name] = error
-    configured = hasattr(model, "config")
+    defaults = [p.default for p in inspect.signature(type(model).__init__).parameters.values()]
+    configured = any(dataclasses.is_dataclass(default) for default in defaults)
     expected = {n for n in NOT_APPLICABLE if configured or n != "check_parameters_default_constructible"}
     assert set(failed) == expected, failed
     assert len(passed) > 25

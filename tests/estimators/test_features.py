@@ -15,7 +15,7 @@ import cfmtl_lib as cf
 from cfmtl_lib.datasets.simulation_campaign import CAMPAIGN_FEATURES
 from cfmtl_lib.datasets.simulation_features import POINTS, means_of, strata_probabilities
 from cfmtl_lib.errors import InputError, LogError
-from cfmtl_lib.estimators.cells.feature_cells import held_out_rows
+from cfmtl_lib.estimators.cells.backend import held_out_rows
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.feature_networks import N_KNOTS, FeatureScaler
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances

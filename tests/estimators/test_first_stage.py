@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cfmtl_lib as cf
-from cfmtl_lib.estimators.cells.feature_cells import held_out_rows
+from cfmtl_lib.estimators.cells.backend import held_out_rows
 
 FIT = cf.FitConfig(embedding_k=4, tolerance=1e-2, batch_size=300)
 PAIRS = {"config": FIT, "pretraining_propensity": FIT, "pretraining_outcome": FIT, "device": "cpu"}

@@ -48,4 +48,4 @@ def test_rows_and_files(tmp_path):
     assert json.loads((tmp_path / "simulated-campaign" / "accuracy.json").read_text())["seeds"] == [0, 1]
     with pytest.raises(InputError, match="seeds"):
         feature_accuracy(0)
-    assert len(CAMPAIGN_METHODS) == 7
+    assert len(CAMPAIGN_METHODS) == 8

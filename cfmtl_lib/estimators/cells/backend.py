@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
+from cfmtl_lib.logs.validation import draw_groups
 from cfmtl_lib.models.config import FitConfig, History
 from cfmtl_lib.models.losses import CellNetwork, CellWeights
 from cfmtl_lib.runtime.registry import key_of
@@ -32,8 +33,10 @@ class CellTask:
     name : str
         Name in messages, and in the purpose that random numbers are derived from.
     weights : CellWeights
-    propensity_weight, propensity_floor : float
-        Settings of the loss; see :class:`~cfmtl_lib.models.losses.CellNetwork`.
+    propensity_weight : float
+    propensity_floor : float, optional
+        Settings of the loss; see :class:`~cfmtl_lib.models.losses.CellNetwork`. Without a floor, a backend
+        takes its own.
     device : torch.device
     seed : int
     progress : bool
@@ -43,18 +46,18 @@ class CellTask:
     name: str
     weights: CellWeights
     propensity_weight: float
-    propensity_floor: float
+    propensity_floor: float | None
     device: torch.device
     seed: int
     progress: bool
 
-    def network(self, strata: Any, propensity: Any) -> CellNetwork:
-        """Join two networks under the loss of the task."""
+    def network(self, strata: Any, propensity: Any, floor: float) -> CellNetwork:
+        """Join two networks under the loss of the task; ``floor`` applies if the task has none."""
         return CellNetwork(
             strata,
             propensity,
             weights=self.weights,
-            propensity_floor=self.propensity_floor,
+            propensity_floor=floor if self.propensity_floor is None else self.propensity_floor,
             propensity_weight=self.propensity_weight,
         )
 
@@ -100,6 +103,12 @@ class CellBackend(ABC):
     x_kind: ClassVar[str]
     """Kind of x in words, for messages: "pairs"."""
 
+    preference: ClassVar[int] = 0
+    """Rank as the default: of the backends that take a log, the largest; of equals, the first defined."""
+
+    has_cell_loss: ClassVar[bool] = True
+    """Whether it minimises the weighted cell loss of CF-MTL, on which its weights and first stage act."""
+
     backends: ClassVar[dict[str, type[CellBackend]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -140,24 +149,48 @@ class CellBackend(ABC):
         """
 
 
-def backend_for(log: IncentiveLog | ParquetLog, config: Any = None) -> CellBackend:
-    """Choose the backend of a configuration or, without one, the first that takes the log.
+def backend_for(
+    log: IncentiveLog | ParquetLog, config: Any = None, *, needs_cell_loss: bool = False
+) -> CellBackend:
+    """Choose the backend of a configuration or, without one, the preferred one that takes the log.
+
+    Parameters
+    ----------
+    log : IncentiveLog or ParquetLog
+    config : object, optional
+        Settings of a backend.
+    needs_cell_loss : bool
+        Whether the estimator has settings of the weighted cell loss, or a first stage.
 
     Raises
     ------
     InputError
-        If no backend has configurations of this type, or it does not take the log.
+        If no backend has configurations of this type, or it does not take the log or those settings.
     """
     defined = CellBackend.backends.values()
-    able = [backend for backend in defined if not isabstract(backend) and backend.takes(log)]
+    taking = [backend for backend in defined if not isabstract(backend) and backend.takes(log)]
+    able = [backend for backend in taking if backend.has_cell_loss or not needs_cell_loss]
     if config is None:
-        return able[0](able[0].default_config())
+        best = max(able, key=lambda backend: backend.preference)
+        return best(best.default_config())
     for backend in able:
         if isinstance(config, backend.config_type):
             return backend(config)
+    without_loss = any(isinstance(config, backend.config_type) for backend in taking)
     raise InputError(
         "config",
         expected=" or ".join(f"{b.config_type.__name__} for a log of {b.x_kind}" for b in able),
         found=type(config).__name__,
-        advice="Leave it out for the default.",
+        advice="It has no weights of cells, no weight or floor of the propensity, and no first stage: leave "
+        "these out, or leave out the configuration."
+        if without_loss
+        else "Leave it out for the default.",
     )
+
+
+def held_out_rows(log: IncentiveLog, share: float, seed: int, fit: int) -> NDArray[np.bool_] | None:
+    """Draw the validation set of a fit, by whole clusters where the log has them; None if the share is 0."""
+    if share == 0:
+        return None
+    rng = np.random.default_rng([seed, fit])
+    return draw_groups(log.groups, lambda n_groups: max(1, round(share * n_groups)), rng)

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.estimators.cells.backend import CellBackend, CellTask, FirstStage
+from cfmtl_lib.estimators.cells.backend import CellBackend, CellTask, FirstStage, held_out_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
-from cfmtl_lib.logs.validation import draw_groups
 from cfmtl_lib.models.config import History
 from cfmtl_lib.models.feature_networks import (
     FeatureConfig,
@@ -30,6 +29,10 @@ from cfmtl_lib.models.training import derive_generator, fit_probability, minimis
 from cfmtl_lib.runtime.registry import storable
 from cfmtl_lib.runtime.threads import one_torch_thread
 from cfmtl_lib.strata import STRATA
+
+PROPENSITY_FLOOR = 0.0
+"""Lower bound of g inside the loss, if none is given. The paper's, for pairs, hides rows of features that are
+seldom treated."""
 
 
 @storable
@@ -134,7 +137,7 @@ class FeatureNetworks(CellBackend):
             if first_stage.frozen:
                 for fixed in (*strata.body(), *propensity.parameters()):
                     fixed.requires_grad_(False)
-        cells = task.network(strata, propensity)
+        cells = task.network(strata, propensity, PROPENSITY_FLOOR)
         histories[f"cells {k}"] = minimise(
             cells,
             cells.loss,
@@ -146,11 +149,3 @@ class FeatureNetworks(CellBackend):
             held_out=held_out,
         )
         return cells
-
-
-def held_out_rows(log: IncentiveLog, share: float, seed: int, network: int) -> NDArray[np.bool_] | None:
-    """Draw the validation set of a network, by whole clusters where the log has them; None if empty."""
-    if share == 0:
-        return None
-    rng = np.random.default_rng([seed, network])
-    return draw_groups(log.groups, lambda n_groups: max(1, round(share * n_groups)), rng)

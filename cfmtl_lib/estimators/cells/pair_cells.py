@@ -71,7 +71,8 @@ class PairCells(CellBackend):
         earlier: dict[str, History] = {}
         if first_stage is None:
             strata = _additive(log, self.config, task, "strata", len(STRATA))
-            network = task.network(strata, _additive(log, self.config, task, "propensity"))
+            propensity = _additive(log, self.config, task, "propensity")
+            network = task.network(strata, propensity, PAPER.joint_propensity_floor)
         else:
             network, earlier = self._on_first_stage(log, task, first_stage)
         history = minimise(
@@ -100,8 +101,8 @@ class PairCells(CellBackend):
         if stage.frozen:
             for fixed in (strata.user, strata.item, *propensity.parameters()):
                 fixed.requires_grad_(False)
-        network = task.network(parametrised(strata, self.config), parametrised(propensity, self.config))
-        return network, first.histories
+        parts = (parametrised(strata, self.config), parametrised(propensity, self.config))
+        return task.network(*parts, PAPER.joint_propensity_floor), first.histories
 
     def check(self, stage: FirstStage) -> None:
         """Refuse a first stage whose embeddings the second stage cannot use.

@@ -16,6 +16,7 @@ from cfmtl_lib.estimators.baselines import OR, MomentEstimator, Naive
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.counterfactual import CFDR, CFOR
+from cfmtl_lib.models.feature_networks import FeatureConfig
 from cfmtl_lib.policy.allocation import allocate
 from cfmtl_lib.policy.rewards import SCENARIOS, expected_reward
 from cfmtl_lib.protocol import PAPER
@@ -32,9 +33,10 @@ CAMPAIGN_METHODS: dict[str, Callable[..., CFMTL | MomentEstimator]] = {
     "CF-OR, boosting": CFOR,
     "CF-DR, boosting": CFDR,
     "CF-MTL": CFMTL,
+    "CF-MTL, networks": partial(CFMTL, config=FeatureConfig()),
     "CF-MTL-v1": CFMTLv1,
 }
-"""Methods with the library's defaults for features, except the logistic regressions."""
+"""Methods with the defaults of the library for features, except the logistic regressions and the networks."""
 
 LATER_ROWS = 50_000
 """Rows of another draw of the population that models are judged on."""
