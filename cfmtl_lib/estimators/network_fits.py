@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cfmtl_lib.estimators.cells.feature_cells import held_out_rows
+from cfmtl_lib.estimators.cells.backend import held_out_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.models.batches import RowSource
