@@ -70,6 +70,10 @@ from .estimators.entire_space.escm2 import ESCM2 as ESCM2
 from .estimators.entire_space.esmm import ESMM as ESMM
 from .estimators.entire_space.mmoe import MMoE as MMoE
 from .estimators.entire_space.multi_ipw import MultiIPW as MultiIPW
+from .estimators.latent_strata import (
+    LatentStrata as LatentStrata,
+    choose_latent_config as choose_latent_config,
+)
 from .estimators.pair_features import PairEncoder as PairEncoder
 from .experiments.methods import METHODS as METHODS, fit_methods as fit_methods
 from .experiments.paper.fit_variants import fit_variants as fit_variants
@@ -81,6 +85,7 @@ from .logs.parquet_log import ParquetLog as ParquetLog
 from .logs.schema import InputSchema as InputSchema
 from .models.config import FitConfig as FitConfig
 from .models.feature_networks import FeatureConfig as FeatureConfig
+from .models.latent_networks import LatentConfig as LatentConfig
 from .models.losses import CellWeights as CellWeights
 from .nuisances.pair_classifier import PairClassifier as PairClassifier
 from .nuisances.pair_nuisances import PairNuisances as PairNuisances

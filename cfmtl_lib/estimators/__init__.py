@@ -10,6 +10,7 @@ from cfmtl_lib.estimators.entire_space.escm2 import ESCM2
 from cfmtl_lib.estimators.entire_space.esmm import ESMM
 from cfmtl_lib.estimators.entire_space.mmoe import MMoE
 from cfmtl_lib.estimators.entire_space.multi_ipw import MultiIPW
+from cfmtl_lib.estimators.latent_strata import LatentStrata
 
 __all__ = [
     "CFDR",
@@ -26,6 +27,7 @@ __all__ = [
     "EffectEstimator",
     "EffectInput",
     "IPSNet",
+    "LatentStrata",
     "LogEstimator",
     "MMoE",
     "MomentEstimator",

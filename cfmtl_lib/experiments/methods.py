@@ -17,6 +17,7 @@ from cfmtl_lib.estimators.baselines import MomentEstimator, ORNet
 from cfmtl_lib.estimators.cells.pair_cells import Pretrained
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
+from cfmtl_lib.estimators.latent_strata import LatentStrata
 from cfmtl_lib.experiments.paper.reported import reported_table4
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.engines import engine_of_pairs
@@ -225,11 +226,12 @@ def fit_methods(
     of_moments = [model for model in models.values() if isinstance(model, MomentEstimator)]
     v1 = [model for model in models.values() if isinstance(model, CFMTLv1)]
     joint = [model for model in models.values() if isinstance(model, CFMTL) and model not in v1]
-    others = [model for model in models.values() if not isinstance(model, MomentEstimator | CFMTL)]
+    latent = [model for model in models.values() if isinstance(model, LatentStrata)]
+    others = [m for m in models.values() if not isinstance(m, MomentEstimator | CFMTL | LatentStrata)]
     # The long fits first, so that they do not end alone.
     jobs: list[Callable[[], None]] = [
         partial(fit_two_stage, v1, study, cache),
-        *(partial(fit_joint, model, study, cache) for model in joint),
+        *(partial(fit_joint, model, study, cache) for model in [*joint, *latent]),
         *(partial(model.fit, study.train) for model in others),
         partial(_fit_moments, of_moments, study, cache),
     ]
@@ -256,8 +258,8 @@ def _fit_moments(models: Iterable[MomentEstimator], study: Study, cache: FitCach
         model.fit(study.train, nuisances=shared[settings])
 
 
-def fit_joint(model: CFMTL, study: Study, cache: FitCache | None) -> None:
-    """Fit one CF-MTL, or give it the networks from the cache."""
+def fit_joint(model: CFMTL | LatentStrata, study: Study, cache: FitCache | None) -> None:
+    """Fit one CF-MTL, or latent strata, or give it the networks from the cache."""
     _fit_cells(model, study, cache, lambda fresh: fresh.fit(study.train))
 
 
@@ -273,7 +275,7 @@ def fit_two_stage(models: Iterable[CFMTLv1], study: Study, cache: FitCache | Non
         _fit_cells(model, study, cache, fit)
 
 
-def _fit_cells(model: CFMTL, study: Study, cache: FitCache | None, fit: Callable) -> None:
+def _fit_cells(model: Any, study: Study, cache: FitCache | None, fit: Callable) -> None:
     key, log = key_of(type(model)), study.train
     if cache is None or "." in key:  # the cache knows the code of the library only
         fit(model)
@@ -283,13 +285,14 @@ def _fit_cells(model: CFMTL, study: Study, cache: FitCache | None, fit: Callable
         fresh = copy.copy(model)
         fit(fresh)
         learnt = {name: value for name, value in vars(fresh).items() if name.endswith("_")}
-        if cache.keeps:
+        if cache.keeps and "network_" in learnt:
             learnt["network_"] = learnt["network_"].compact()
         return {name: value for name, value in learnt.items() if name not in FROM_SCHEMA}
 
     settings = model.get_params(deep=False)
     del settings["progress"]
     del settings["device"]
+    settings.pop("n_jobs", None)
     configs = [value for value in (PAPER.joint, *settings.values()) if isinstance(value, FitConfig)]
     learnt = cache(
         make,

@@ -20,7 +20,7 @@ ROWS_A_PASS = 256
 
 
 @kernel
-def _softmax(logits, largest, total):  # type: ignore[no-untyped-def]
+def softmax_columns(logits, largest, total):  # type: ignore[no-untyped-def]
     """Compute the softmax of columns, in place."""
     n = len(total)
     for r in range(n):
@@ -70,7 +70,7 @@ def _cell_losses(f, propensity_logit, cell, settings, by_f, room):  # type: igno
     )
     n = len(cell)
     sigmoid, g, given_arm, inner, by_g, by_q = room[0], room[1], room[2], room[3], room[4], room[5]
-    _softmax(f, given_arm, inner)
+    softmax_columns(f, given_arm, inner)
     loss = 0.0
     for r in range(n):
         sigmoid[r] = one / (one + math.exp(-propensity_logit[r]))

@@ -287,7 +287,7 @@ def _additive_epoch(network: AdditiveNetwork, objective: ProbabilityLoss) -> Cal
 def _factorisation_epoch(network: FactorizationNetwork, objective: ProbabilityLoss) -> Callable[..., None]:
     from cfmtl_lib.models import kernels
 
-    tables = _trained(network.user), _trained(network.item)
+    tables = as_trained(network.user), as_trained(network.item)
     cross_entropy = objective.loss == "cross_entropy"
     return lambda user, item, target, size, *rest: kernels.factorisation_epoch(
         *tables, user, item, target, size, cross_entropy, *rest
@@ -310,11 +310,11 @@ def _cells_epoch(network: CellNetwork, objective: Objective) -> Callable[..., No
 def _additive(network: AdditiveNetwork) -> Any:
     from cfmtl_lib.models import kernels
 
-    user, item, weight, bias = map(_trained, (network.user, network.item, network.weight, network.bias))
+    user, item, weight, bias = map(as_trained, (network.user, network.item, network.weight, network.bias))
     return kernels.Additive(user, item, weight, bias, not network.weight.requires_grad)
 
 
-def _trained(parameter: nn.Parameter) -> Any:
+def as_trained(parameter: nn.Parameter) -> Any:
     """Return the parameter as an array that shares its memory, with moments at zero."""
     from cfmtl_lib.models import kernels
 

@@ -134,7 +134,7 @@ def _adam(value, first, second, gradient, rate):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _adam_all(parameter, gradient, rate):  # type: ignore[no-untyped-def]
+def adam_all(parameter, gradient, rate):  # type: ignore[no-untyped-def]
     """Take one step of Adam on a whole parameter."""
     value, first, second = parameter.value, parameter.first, parameter.second
     _adam(value.reshape(-1), first.reshape(-1), second.reshape(-1), gradient.reshape(-1), rate)
@@ -239,8 +239,8 @@ def additive_step(network, by_user, by_item, rate):  # type: ignore[no-untyped-d
         for output in range(by_item.shape[1]):
             by_bias[0, output] += by_item[row, output]
     if network.weight_is_identity:
-        _adam_all(network.user, by_user, rate)
-        _adam_all(network.item, by_item, rate)
+        adam_all(network.user, by_user, rate)
+        adam_all(network.item, by_item, rate)
     else:
         by_weight = np.zeros_like(network.weight.value)
         k = network.user.value.shape[1]
@@ -251,8 +251,8 @@ def additive_step(network, by_user, by_item, rate):  # type: ignore[no-untyped-d
             of_part, by_part = network.weight.value[:, part].copy(), np.zeros_like(by_weight[:, part])
             _step_table(table, by_row, of_part, by_part, rate)
             by_weight[:, part] = by_part
-        _adam_all(network.weight, by_weight, rate)
-    _adam_all(network.bias, by_bias, rate)
+        adam_all(network.weight, by_weight, rate)
+    adam_all(network.bias, by_bias, rate)
 
 
 @kernel
@@ -348,5 +348,5 @@ def factorisation_epoch(  # type: ignore[no-untyped-def]
             by_user,
             by_item,
         )
-        _adam_all(user_table, by_user, rate)
-        _adam_all(item_table, by_item, rate)
+        adam_all(user_table, by_user, rate)
+        adam_all(item_table, by_item, rate)

@@ -91,6 +91,7 @@ def minimise(
     progress: bool = False,
     held_out: NDArray[np.bool_] | None = None,
     after_epoch: Callable[[History], None] | None = None,
+    schedule: Callable[[int], float] | None = None,
 ) -> History:
     """Minimise ``objective(*batch of columns)`` over the trainable parameters of ``network``.
 
@@ -113,6 +114,9 @@ def minimise(
         Validation set, for early stopping only; drawn where ``config`` asks for a share and none is given.
     after_epoch : callable, optional
         Function called with the history so far, to inspect the network during training.
+    schedule : callable, optional
+        Factor on the learning rate by the epoch, from 0. With it, training runs for ``config.max_epochs``
+        epochs, and nothing stops it before.
 
     Returns
     -------
@@ -147,7 +151,8 @@ def minimise(
     n_stalled = 0
     with _denormals_as_zero():
         for epoch in track(count(), total=None, label=label, enabled=progress):
-            learning_rate = config.learning_rate * config.learning_rate_decay**epoch
+            factor = config.learning_rate_decay**epoch if schedule is None else schedule(epoch)
+            learning_rate = config.learning_rate * factor
             losses: list[float] = []
             for chunk in source.epoch(batch_size, config.keep_last_batch, generator):
                 rows = take_steps.prepared(chunk) if in_parts else chunk
@@ -172,7 +177,8 @@ def minimise(
             history.loss.append(epoch_loss)
             if after_epoch is not None:
                 after_epoch(history)
-            if n_stalled == config.patience:
+            planned = schedule is not None
+            if history.n_epochs == config.max_epochs if planned else n_stalled == config.patience:
                 history.converged = True
                 break
             if history.n_epochs == config.max_epochs:

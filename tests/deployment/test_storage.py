@@ -49,6 +49,12 @@ MODELS = {
         cf.CFMTLv1(config=SMALL, pretraining_propensity=SMALL, pretraining_outcome=SMALL),
         "pairs",
     ),
+    "latent strata": (
+        cf.LatentStrata(
+            config=[cf.LatentConfig(rank=2, epochs=1), cf.LatentConfig(rank=0, epochs=1)], starts=2
+        ),
+        "pairs",
+    ),
     "CF-OR by boosting": (cf.CFOR(), "table"),
     "OR by forests": (cf.OR(outcome=RandomForestClassifier(5)), "table"),
     "CF-DR by lines": (cf.CFDR(outcome=LogisticRegression(max_iter=300), pseudo_outcome=Ridge()), "table"),

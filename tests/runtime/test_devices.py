@@ -43,6 +43,9 @@ ESTIMATORS = {
     "PM": lambda **where: cf.PerfectMatch(config=NETWORK, width=4, **where),
     "DragonNet": lambda **where: cf.DragonNet(config=NETWORK, width=4, **where),
     "MMoE": lambda **where: cf.MMoE(config=SMALL, width=4, n_experts=2, **where),
+    "latent strata": lambda **where: cf.LatentStrata(
+        config=cf.LatentConfig(rank=2, epochs=2, steps=3), starts=2, **where
+    ),
 }
 
 
@@ -134,7 +137,7 @@ def on_meta(monkeypatch):
         assert any(p.grad is not None for p in network.parameters())
         return history
 
-    in_estimators = ("cells.pair_cells", "cells.feature_cells", "network_fits")
+    in_estimators = ("cells.pair_cells", "cells.feature_cells", "network_fits", "latent_strata")
     for name in ("models.training", *(f"estimators.{module}" for module in in_estimators)):
         monkeypatch.setattr(f"cfmtl_lib.{name}.minimise", checked)
     monkeypatch.setattr(torch, "Generator", Generator)
@@ -155,6 +158,7 @@ def on_meta(monkeypatch):
         *(("Naive", 1), ("CF-OR", 4), ("CF-DR", 9)),
         *(("CF-MTL", 1), ("CF-MTL-v1", 3), ("CF-MTL-v1 frozen", 3)),
         *(("ESCM2", 1), ("MMoE", 1), ("CFR", 1), ("PM", 2), ("DragonNet", 1)),
+        ("latent strata", 2),
     ],
 )
 def test_fits_on_another_device_keep_everything_there(name, fits, study, on_meta):
