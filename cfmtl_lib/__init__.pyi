@@ -57,8 +57,11 @@ from .estimators.cfmtl import CFMTL as CFMTL
 from .estimators.cfmtl_v1 import CFMTLv1 as CFMTLv1
 from .estimators.counterfactual import CFDR as CFDR, CFIPS as CFIPS, CFOR as CFOR
 from .estimators.effects import (
+    BART as BART,
+    BCF as BCF,
     BNN as BNN,
     CFR as CFR,
+    CausalForest as CausalForest,
     DESCN as DESCN,
     DragonNet as DragonNet,
     EffectEstimator as EffectEstimator,

@@ -33,6 +33,13 @@ class Encoder(ValueEncoder):
         ModelFileError
             If it holds something that cannot be made again without running code from the file.
         """
+        if model.cannot_be_saved:
+            raise ModelFileError(
+                name or "model",
+                expected="parts that can be made again without running code from the file",
+                found=f"{type(model).__name__} with {model.cannot_be_saved}",
+                advice="Keep its settings and the log: a fit with the same seed gives the same model.",
+            )
         learnt = {
             key: value
             for key, value in vars(model).items()

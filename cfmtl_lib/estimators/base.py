@@ -84,6 +84,9 @@ class LogEstimator(BaseEstimator):
     not_saved: ClassVar[tuple[str, ...]] = ()
     """Fitted attributes that a saved model leaves out."""
 
+    cannot_be_saved: ClassVar[str] = ""
+    """Parts of fitted models that no file can hold without running code from it; empty where all can."""
+
     def __init_subclass__(cls, method: str = "", **options: Any) -> None:
         super().__init_subclass__(**options)
         key = key_of(cls)

@@ -77,7 +77,7 @@ def adapt_learner(learner: BaseEstimator, log: IncentiveLog) -> BaseEstimator:
         return learner
     if isinstance(learner, BOOSTING):
         return _boosting(learner, log.encoder)
-    return make_pipeline(_one_hot(log.encoder), learner)
+    return make_pipeline(columns_of_numbers(log.encoder), learner)
 
 
 def category_columns(encoder: FrameEncoder | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -97,7 +97,21 @@ def _boosting(learner: BaseEstimator, encoder: FrameEncoder) -> BaseEstimator:
     return with_categories(clone(learner), few, many, len(encoder.columns))
 
 
-def _one_hot(encoder: FrameEncoder) -> ColumnTransformer:
+def columns_of_numbers(encoder: FrameEncoder) -> ColumnTransformer:
+    """Make the transformer of a table's columns for learners that take numbers alone.
+
+    A category becomes one column per level. Numbers are standardised; the median replaces missing ones, with
+    a column that marks them.
+
+    Parameters
+    ----------
+    encoder : FrameEncoder
+
+    Returns
+    -------
+    ColumnTransformer
+        Unfitted transformer.
+    """
     codes = encoder.is_category.nonzero()[0].tolist()
     numbers = (~encoder.is_category).nonzero()[0].tolist()
     levels = [list(range(len(encoder.columns[k].categories) + 1)) for k in codes]

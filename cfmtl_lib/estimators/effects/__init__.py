@@ -1,7 +1,9 @@
 """Learners of the effects on conversions and payments, a file each; they identify no strata."""
 
 from cfmtl_lib.estimators.effects.base import EffectEstimator, EffectInput
+from cfmtl_lib.estimators.effects.bayesian_forest import BART, BCF
 from cfmtl_lib.estimators.effects.bnn import BNN
+from cfmtl_lib.estimators.effects.causal_forest import CausalForest
 from cfmtl_lib.estimators.effects.cfr import CFR
 from cfmtl_lib.estimators.effects.descn import DESCN
 from cfmtl_lib.estimators.effects.dragonnet import DragonNet
@@ -10,9 +12,12 @@ from cfmtl_lib.estimators.effects.tarnet import TARNet
 from cfmtl_lib.estimators.effects.x_learner import XLearner
 
 __all__ = [
+    "BART",
+    "BCF",
     "BNN",
     "CFR",
     "DESCN",
+    "CausalForest",
     "DragonNet",
     "EffectEstimator",
     "EffectInput",

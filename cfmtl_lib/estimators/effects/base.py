@@ -14,6 +14,7 @@ Neither exclusion nor monotonicity is used.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self
 
@@ -31,7 +32,7 @@ from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
-from cfmtl_lib.nuisances.learners import category_columns
+from cfmtl_lib.nuisances.learners import category_columns, columns_of_numbers
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.runtime.registry import storable
 
@@ -132,6 +133,66 @@ class EffectInput:
             raise InputError("encoder", expected="a PairEncoder", found=type(encoder).__name__)
         made.encoder_, made.ids_ = encoder, tuple(parts["ids"])
         return made
+
+
+@storable
+class NumberColumns:
+    """Columns of x for learners that take neither codes of categories nor missing numbers.
+
+    Floats without an encoder stay. For columns of a table see
+    :func:`~cfmtl_lib.nuisances.learners.columns_of_numbers`.
+
+    Attributes
+    ----------
+    transformer_ : ColumnTransformer or None
+        Fitted transformer; None where there is nothing to do.
+    """
+
+    def __init__(self) -> None:
+        self.transformer_: Any = None
+
+    def fit(self, log: IncentiveLog) -> Self:
+        """Learn levels, medians and scales from a log of features."""
+        if log.encoder is not None:
+            made = columns_of_numbers(log.encoder).set_params(sparse_threshold=0.0)
+            self.transformer_ = made.fit(np.asarray(log.x))
+        return self
+
+    def transform(self, x: NDArray) -> NDArray[np.float64]:
+        """Prepare rows; shape (n, number of columns), float64, without NaN."""
+        values = np.array(x, dtype=np.float64)  # a copy: stochtree wants arrays that can be written to
+        return values if self.transformer_ is None else np.asarray(self.transformer_.transform(values))
+
+    def to_parts(self) -> dict[str, Any]:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        return {"transformer": self.transformer_}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], device: Any) -> Self:
+        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
+        made = cls()
+        made.transformer_ = parts["transformer"]
+        return made
+
+
+def optional_package(module: str, method: str) -> Any:
+    """Import a module of a package that the library does not need otherwise.
+
+    Raises
+    ------
+    InputError
+        If it is not installed; the message has the command that installs it.
+    """
+    package = module.split(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            method,
+            expected=f"the package {package}",
+            found=f"none that can be imported ({error})"[:200],
+            advice=f"Install it: pip install {package}, or this library with its extra 'baselines'.",
+        ) from error
 
 
 class EffectEstimator(LogEstimator):

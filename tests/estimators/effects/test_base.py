@@ -5,14 +5,21 @@ import importlib.util
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import cfmtl_lib as cf
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, ModelFileError
 from cfmtl_lib.estimators.effects import EffectEstimator
 from cfmtl_lib.estimators.pair_features import PairEncoder
 
 NEEDS = {"causal forest": "econml", "BART": "stochtree", "BCF": "stochtree"}
-MODELS = {"X-learner": lambda **given: cf.XLearner(**given)}
+FEW = {"n_trees": 20, "n_grown": 5, "n_draws": 5}
+MODELS = {
+    "X-learner": cf.XLearner,
+    "causal forest": lambda **given: cf.CausalForest(**{"n_trees": 20, "min_leaf": 5, "folds": 2} | given),
+    "BART": lambda **given: cf.BART(**FEW | given),
+    "BCF": lambda **given: cf.BCF(**FEW | given),
+}
 
 
 @pytest.fixture(params=MODELS)
@@ -105,8 +112,13 @@ def test_an_arm_without_events_is_no_error(make, world):
     assert np.isfinite(reward).all()
 
 
-def test_saved_models_predict_the_same(make, study, tmp_path):
-    model = make().fit(study.train)
+def test_saved_models_predict_the_same_or_are_refused(make, study, tmp_path):
+    lines = {"outcome": LogisticRegression(), "effect": LinearRegression()} if make is cf.XLearner else {}
+    model = make(**lines).fit(study.train)
+    if model.cannot_be_saved:
+        with pytest.raises(ModelFileError, match=r"found .* with (trees|draws) of .* the same seed"):
+            cf.save(model, tmp_path / "model.safetensors")
+        return
     cf.save(model, tmp_path / "model.safetensors")
     again = cf.load(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(
