@@ -24,6 +24,7 @@ from .datasets import (
     simulated_campaign as simulated_campaign,
     simulated_features as simulated_features,
 )
+from .deployment.auto_policy import AutoPolicy as AutoPolicy
 from .deployment.batch_scoring import score_parquet as score_parquet
 from .deployment.model_selection import (
     cell_calibration as cell_calibration,
@@ -78,6 +79,7 @@ from .estimators.latent_strata import (
     choose_latent_config as choose_latent_config,
 )
 from .estimators.pair_features import PairEncoder as PairEncoder
+from .estimators.meta_learners.dr_learner import DRLearner as DRLearner
 from .experiments.methods import METHODS as METHODS, fit_methods as fit_methods
 from .experiments.paper.fit_variants import fit_variants as fit_variants
 from .experiments.studies import StudySettings as StudySettings

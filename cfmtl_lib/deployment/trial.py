@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from cfmtl_lib.deployment.auto_policy import AutoPolicy
 from cfmtl_lib.errors import ModelFileError
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
 from cfmtl_lib.estimators.cells.boosted_cells import BoostedStrata
@@ -67,7 +68,10 @@ def try_model(model: LogEstimator) -> Exception | None:
         warnings.simplefilter("ignore")  # of rows that no user gave
         try:
             rows = trial_rows(model.schema_)
-            found = [model.predict_reward(rows, scenario, 0.4) for scenario in SCENARIOS]
+            questions = [(scenario, 0.4) for scenario in SCENARIOS]
+            if isinstance(model, AutoPolicy):  # answers the one that it was chosen for
+                questions = [(model.scenario, model.cost)]
+            found = [model.predict_reward(rows, scenario, cost) for scenario, cost in questions]
             if isinstance(model, StrataEstimator):
                 found += list(np.asarray(model.predict_strata(rows)).T)
             for values in found:

@@ -11,6 +11,7 @@ from cfmtl_lib.estimators.entire_space.esmm import ESMM
 from cfmtl_lib.estimators.entire_space.mmoe import MMoE
 from cfmtl_lib.estimators.entire_space.multi_ipw import MultiIPW
 from cfmtl_lib.estimators.latent_strata import LatentStrata
+from cfmtl_lib.estimators.meta_learners.dr_learner import DRLearner
 
 __all__ = [
     "CFDR",
@@ -23,6 +24,7 @@ __all__ = [
     "IPS",
     "OR",
     "CFMTLv1",
+    "DRLearner",
     "DRNet",
     "EffectEstimator",
     "EffectInput",

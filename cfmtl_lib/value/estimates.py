@@ -24,11 +24,13 @@ from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
+from cfmtl_lib.runtime.registry import storable
 from cfmtl_lib.strata import STRATA
 from cfmtl_lib.value.calibration import effective_sample_sizes, tell_of_scores
 from cfmtl_lib.value.scores import fitted_scores, population_of, unit_scores
 
 
+@storable
 @dataclass(frozen=True)
 class Estimate:
     """Estimate of a mean over the units of a log, with its standard error.
@@ -109,6 +111,7 @@ class Estimate:
         return f"; NOT RELIABLE: {'; '.join(self.cautions)}" if self.cautions else ""
 
 
+@storable
 @dataclass(frozen=True)
 class PolicyValue(Estimate):
     """Value of a policy, in conversions a unit of the log.
