@@ -106,6 +106,8 @@ class AutoPolicy(LogEstimator):
     models_ : dict of str to list of fitted estimators
         Fits of the chosen candidates, one without each fold. Predictions are means over them: they vary less
         than those of one fit, and they are what was valued and calibrated.
+    parts_ : tuple of str
+        Names of the candidates in ``models_``, in the order of the weights of ``calibration_``.
     calibration_ : RewardCalibration or None
     nuisances_ : LogNuisances
         Nuisances of the scores. This and the arrays by row are not in a saved model.
@@ -273,7 +275,8 @@ class AutoPolicy(LogEstimator):
         weights = dict(zip(parts, fitted.weights.tolist(), strict=True))
         used = [k for k, weight in enumerate(weights.values()) if weight > 0]
         self.calibration_ = RewardCalibration(fitted.mean, fitted.weights[used], fitted.centre[used])
-        self.models_ = {parts[k]: fits.models[parts[k]] for k in used}
+        self.parts_ = tuple(parts[k] for k in used)
+        self.models_ = {name: fits.models[name] for name in self.parts_}
         earned = earned_by(held_out, options, self.chosen_)
         self.comparison_ = [
             _row(name, earned.get(name), fits.log_likelihood, weights, fits.notes)
@@ -286,7 +289,7 @@ class AutoPolicy(LogEstimator):
         self.out_of_fold_policy_ = np.zeros(len(log), dtype=bool)
         self.out_of_fold_reward_ = np.zeros(len(log))
         self.value_ = replace(mean_estimate(np.zeros(len(log))), cautions=(problem,))
-        self.models_, self.calibration_ = {}, None
+        self.parts_, self.models_, self.calibration_ = (), {}, None
         self.comparison_ = [_row(name, notes=notes) for name in notes]
         self.comparison_ += [_row(NOBODY, dict.fromkeys(MEASURES, 0.0))]
         return self
@@ -338,8 +341,8 @@ class AutoPolicy(LogEstimator):
         if self.calibration_ is None:
             return np.zeros(len(rows))
         means = [
-            np.mean([m.predict_reward(rows, self.scenario, self.cost) for m in models], axis=0)
-            for models in self.models_.values()
+            np.mean([m.predict_reward(rows, self.scenario, self.cost) for m in self.models_[name]], axis=0)
+            for name in self.parts_
         ]
         predicted = np.stack(means, axis=1) if means else np.zeros((len(rows), 0))
         reward = self.calibration_.predict(predicted)
@@ -376,7 +379,7 @@ class AutoPolicy(LogEstimator):
             if row["note"]:
                 lines.append(f"  {name}: not compared ({row['note']})")
             elif name != self.chosen_:
-                lines.append(f"  ahead of {name} by {row['behind']:.4f} ± {row['behind_error']:.4f}")
+                lines.append(f"  against {name}: {row['behind']:+.4f} ± {row['behind_error']:.4f}")
         return "\n".join(lines)
 
 
