@@ -23,6 +23,7 @@ from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.counterfactual import CFIPS, CFOR
 from cfmtl_lib.estimators.effects.x_learner import XLearner
+from cfmtl_lib.estimators.latent_strata import LatentStrata
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood
 from cfmtl_lib.estimators.meta_learners.dr_learner import DRLearner
 from cfmtl_lib.logs.incentive_log import IncentiveLog
@@ -35,7 +36,8 @@ def default_candidates(log: IncentiveLog, *, device: str = "auto", seed: int = 0
     """Make the models that an automatic choice compares on a log, the simplest first.
 
     Features get logistic regressions, and boosted trees fitted to means, to imputed effects, to doubly robust
-    scores and to the cells of the log. Pairs get the paper's networks and an X-learner on encoded ids.
+    scores and to the cells of the log. Pairs get the paper's networks, latent strata, and an
+    X-learner on encoded ids.
 
     Parameters
     ----------
@@ -54,6 +56,7 @@ def default_candidates(log: IncentiveLog, *, device: str = "auto", seed: int = 0
             "CF-IPS": CFIPS(device=device, seed=seed),
             "X-learner": XLearner(seed=seed),
             "CF-MTL-v1": CFMTLv1(device=device, seed=seed),
+            "latent strata": LatentStrata(device=device, seed=seed),
         }
     lines: Any = LogisticRegression(max_iter=1000)
     if log.encoder is None:  # columns of a table are prepared by the estimator
