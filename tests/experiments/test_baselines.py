@@ -1,11 +1,13 @@
 """Rewards of related systems on the studies of Table 4, and rows of Table 4 by any name."""
 
+import re
+
 import pytest
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, UnknownNameError
 from cfmtl_lib.experiments import studies
-from cfmtl_lib.experiments.methods import METHODS, known_methods, related_methods
+from cfmtl_lib.experiments.methods import METHODS, VARIANTS, known_methods, related_methods
 from cfmtl_lib.experiments.paper import baselines
 from cfmtl_lib.experiments.paper.baselines import (
     COLUMNS,
@@ -18,7 +20,7 @@ from cfmtl_lib.experiments.paper.baselines import (
 from cfmtl_lib.experiments.paper.tables import ROWS_OF_TABLE4, rows_asked_for
 from cfmtl_lib.figures import charts
 from cfmtl_lib.protocol import PAPER
-from cfmtl_lib.runtime.provenance import load_results
+from cfmtl_lib.runtime.provenance import checkout, load_results
 
 FAST = ["CF-OR", "Naive"]
 
@@ -154,3 +156,9 @@ def test_every_method_has_a_kind_with_a_colour():
     kinds = {name: kind_of(name) for name in known_methods()}
     assert set(kinds.values()) <= set(KINDS)
     assert {kinds[name] for name in related_methods()} <= {"effects", "entire space", "latent strata"}
+
+
+def test_the_chapter_says_what_each_learner_fits():
+    text = (checkout() / "notebooks" / "15_baselines.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| (?:\{cite\}|below)", text, flags=re.M)
+    assert {VARIANTS.get(name, (name,))[0] for name in related_methods()} <= set(rows)
