@@ -114,6 +114,7 @@ def test_grid_search_finds_the_better_setting(study, y):
 
 
 QUICK = FitConfig(learning_rate=0.02, batch_size=200, tolerance=0.01, patience=2)
+SMALL_NETWORK = cf.FeatureConfig(hidden=(4,), n_networks=1, fit=QUICK)
 
 
 class Adapted:
@@ -162,10 +163,22 @@ class AdaptedNetworks(Adapted, cf.CFMTL):
     pass
 
 
-class AdaptedEffects(Adapted, cf.XLearner):
+class WithoutStrata(Adapted):
     @property
     def predict_proba(self):
         raise AttributeError("it identifies no strata")
+
+
+class AdaptedEffects(WithoutStrata, cf.XLearner):
+    pass
+
+
+class AdaptedEntireSpace(WithoutStrata, cf.ESCM2):
+    pass
+
+
+class AdaptedEffectNetworks(WithoutStrata, cf.DragonNet):
+    pass
 
 
 OWN_WORDS = "is refused by a ValueError in the words of the library: expected, found, what to do"
@@ -185,11 +198,13 @@ NOT_APPLICABLE = {
     "model",
     [
         AdaptedMoments(outcome=LOGISTIC),
-        AdaptedNetworks(config=cf.FeatureConfig(hidden=(4,), n_networks=1, fit=QUICK)),
+        AdaptedNetworks(config=SMALL_NETWORK),
         AdaptedNetworks(config=cf.BoostedConfig(n_fits=1)),
         AdaptedEffects(outcome=LOGISTIC, effect=LinearRegression()),
+        AdaptedEntireSpace(config=SMALL_NETWORK, width=2),
+        AdaptedEffectNetworks(config=SMALL_NETWORK, width=2),
     ],
-    ids=["CF-OR", "CF-MTL by networks", "CF-MTL", "X-learner"],
+    ids=["CF-OR", "CF-MTL by networks", "CF-MTL", "X-learner", "ESCM2", "DragonNet"],
 )
 def test_checks_of_scikit_learn(model):
     passed, failed = set(), {}
