@@ -112,7 +112,7 @@ def draw_population(world: str, n: int, seed: int) -> Population:
     Examples
     --------
     >>> draw_population("rare coupon buyers", 5000, seed=1).strata_probability[:, 3].mean().round(4).item()
-    0.0041
+    0.0032
     """
     check_choice("world", world, LEARNER_WORLDS)
     n, seed, rules = check_count(n, "n"), check_seed(seed), LEARNER_WORLDS[world]
