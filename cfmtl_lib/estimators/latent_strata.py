@@ -60,7 +60,7 @@ from cfmtl_lib.strata import CELL_MEMBERSHIP
 
 LATENT_CANDIDATES = tuple(
     LatentConfig(rank=rank, factor_precision=precision)
-    for rank, precision in ((0, 1.0), (4, 5.0), (4, 10.0), (8, 10.0), (16, 20.0), (32, 20.0), (32, 30.0))
+    for rank, precision in ((0, 1.0), (8, 10.0), (16, 12.0), (32, 20.0), (32, 30.0), (64, 20.0), (64, 30.0))
 )
 """Settings that :func:`choose_latent_config` compares unless told otherwise."""
 
@@ -116,7 +116,7 @@ class LatentStrata(StrataEstimator, method="latent strata"):
         *,
         assignment: str = "given-x",
         config: LatentConfig | Sequence[LatentConfig] | None = None,
-        starts: int = 4,
+        starts: int = 8,
         device: str = "auto",
         seed: int = 0,
         n_jobs: int = -1,
@@ -202,6 +202,7 @@ class LatentStrata(StrataEstimator, method="latent strata"):
             log,
             candidates,
             assignment=self.assignment,
+            starts=self.starts,
             device=self.device,
             seed=self.seed,
             n_jobs=self.n_jobs,
@@ -245,7 +246,7 @@ def choose_latent_config(
     *,
     assignment: str = "given-x",
     share: float = 0.1,
-    starts: int = 1,
+    starts: int = 8,
     device: str = "auto",
     seed: int = 0,
     n_jobs: int = -1,
@@ -265,7 +266,8 @@ def choose_latent_config(
     share : float
         Share of the rows held out.
     starts : int
-        Number of fits that are averaged for each candidate.
+        Number of fits that are averaged for each candidate. The more there are, the weaker the priors that
+        win, so take as many as will be used.
     device, seed, n_jobs, progress
         See :class:`LatentStrata`.
 

@@ -27,8 +27,7 @@ class Latent(NamedTuple):
     """Parameters of latent strata, the group of each stratum, and the settings of the priors.
 
     ``decay`` has a number for each column of the tables. ``weight_decay`` is that of the weights.
-    ``with_products`` says whether the last row of the weights is trained. ``largest_weight`` is 1 if
-    rows have no weights.
+    ``with_products`` says whether the last row of the weights is trained.
     """
 
     user: Trained
@@ -41,7 +40,6 @@ class Latent(NamedTuple):
     decay: NDArray
     weight_decay: float
     with_products: bool
-    largest_weight: float
 
 
 @kernel
@@ -76,7 +74,7 @@ def _forward(model, user, item, f, h, strata, arm):  # type: ignore[no-untyped-d
 
 
 @kernel
-def _likelihoods(model, cell, share, strata, arm, treated, joint, total, weight, by):  # type: ignore[no-untyped-def]
+def _likelihoods(model, cell, share, strata, arm, treated, joint, total, by):  # type: ignore[no-untyped-def]
     """Sum the loss of some rows; derivatives replace the logits of the strata and of T."""
     one = model.intercept.value.dtype.type(1)
     n = len(cell)
@@ -98,20 +96,11 @@ def _likelihoods(model, cell, share, strata, arm, treated, joint, total, weight,
             else:
                 of_stratum[r] = 0
     loss = 0.0
-    if model.largest_weight > one:
-        for r in range(n):
-            given = treated[0, r] if cell[r] < N_TREATED_CELLS else one - treated[0, r]
-            weight[r] = min(one / given, model.largest_weight)
-            loss -= weight[r] * math.log(total[r] / given) + math.log(given)
-            weight[r] *= share
-    else:
-        for start in range(0, n, FACTORS):
-            product = 1.0
-            for number in total[start : min(start + FACTORS, n)]:
-                product *= number
-            loss -= math.log(product)
-        for r in range(n):
-            weight[r] = share
+    for start in range(0, n, FACTORS):
+        product = 1.0
+        for number in total[start : min(start + FACTORS, n)]:
+            product *= number
+        loss -= math.log(product)
     for r in range(n):
         total[r] = one / total[r]
     for z in range(N_STRATA):
@@ -119,7 +108,7 @@ def _likelihoods(model, cell, share, strata, arm, treated, joint, total, weight,
         by_constant, by_selection = one - one, one - one
         for r in range(n):
             posterior = of_stratum[r] * total[r]
-            slope = (probability[r] - posterior) * weight[r]
+            slope = (probability[r] - posterior) * share
             probability[r] = slope
             by_constant += slope
             observed = one if cell[r] < N_TREATED_CELLS else one - one
@@ -214,7 +203,7 @@ def latent_epoch(model, user, item, cell, batch_size, adam, losses):  # type: ig
     f, h = np.empty((n_scores + 1, ROWS_A_PASS), dtype), np.empty((rank, ROWS_A_PASS), dtype)
     strata, joint = np.empty((N_STRATA, ROWS_A_PASS), dtype), np.empty((N_STRATA, ROWS_A_PASS), dtype)
     treated = np.empty((model.selection.value.shape[1], ROWS_A_PASS), dtype)
-    arm, total, weight = np.empty((3, ROWS_A_PASS), dtype)
+    arm, total = np.empty((2, ROWS_A_PASS), dtype)
     weight_decay = np.full(rank, model.weight_decay, dtype)
     for step in range(len(losses)):
         begin, end = step * batch_size, min((step + 1) * batch_size, len(user))
@@ -223,7 +212,7 @@ def latent_epoch(model, user, item, cell, batch_size, adam, losses):  # type: ig
             rows = slice(start, min(start + ROWS_A_PASS, end))
             users, items = user[rows], item[rows]
             _forward(model, users, items, f, h, strata, arm)
-            loss += _likelihoods(model, cell[rows], share, strata, arm, treated, joint, total, weight, by)
+            loss += _likelihoods(model, cell[rows], share, strata, arm, treated, joint, total, by)
             _backward(model, users, items, f, h, strata, arm, by)
         losses[step] = loss / (end - begin)
         losses[step] += _add_prior(model.user.value, model.decay, by[0])

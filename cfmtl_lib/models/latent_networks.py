@@ -68,10 +68,6 @@ class LatentConfig:
         a pair, and take T's part out of the strata. If left out, they do under "given-x" only. Under
         "given-response" the intercepts of the groups are learnt from what an additive score leaves
         unexplained, and products would take that away.
-    largest_weight : float
-        Upper bound of the weight 1 / P(T=t | x) of a row's cell, under "given-x" only. At 1 there are no
-        weights. Weighted rows stand for all pairs, not for those that the assignment preferred. That
-        matters where logits of low rank only approximate the strata.
     factor_sd : float
         Standard deviation of the factors at the start.
     learning_rate : float
@@ -89,16 +85,15 @@ class LatentConfig:
         If a value is out of range.
     """
 
-    rank: int = 32
+    rank: int = 64
     factor_precision: float = 20.0
     score_precision: float = 0.4
     assignment_precision: float = 1.2
     weight_precision: float = 0.1
     assignment_products: bool | None = None
-    largest_weight: float = 1.0
     factor_sd: float = 0.1
     learning_rate: float = 0.02
-    epochs: int = 14
+    epochs: int = 10
     steps: int = 150
     engine: str = "auto"
 
@@ -109,7 +104,6 @@ class LatentConfig:
             self._put(name, check_count)
         for name in ("factor", "score", "assignment", "weight"):
             self._put(f"{name}_precision", check_number, low=0)
-        self._put("largest_weight", check_number, low=1)
         for name in ("factor_sd", "learning_rate"):
             self._put(name, check_number, low=0, low_open=True)
         if self.assignment_products is not None:
@@ -219,11 +213,6 @@ class LatentNetwork(nn.Module):
         given = self.config.assignment_products
         return self.assignment == "given-x" if given is None else given
 
-    @property
-    def is_weighted(self) -> bool:
-        """True if rows have weights: with one assignment for all strata, and a bound above 1."""
-        return len(self.selection) == 1 and self.config.largest_weight > 1
-
     def _log_strata_and_arm(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """Return log P(z | pair), and the logit of T given z, each of shape (n, 5)."""
         of_user, of_item = self.user.index_select(0, user), self.item.index_select(0, item)
@@ -244,15 +233,9 @@ class LatentNetwork(nn.Module):
         """Compute the mean negative log-likelihood of a batch, plus the priors divided by the log's rows."""
         log_strata, arm = self._log_strata_and_arm(user, item)
         sign = 2.0 * (cell < N_TREATED_CELLS).to(arm.dtype)[:, None] - 1.0
-        log_arm = nn.functional.logsigmoid(sign * arm)
-        elsewhere = self.elsewhere[cell.long()]
-        if not self.is_weighted:
-            joint = (log_strata + log_arm).masked_fill(elsewhere, -torch.inf)
-            return -torch.logsumexp(joint, dim=1).mean() + self.penalty()
-        of_cell = torch.logsumexp(log_strata.masked_fill(elsewhere, -torch.inf), dim=1)
-        of_arm = log_arm[:, 0]
-        weight = (-of_arm.detach()).exp().clamp(max=self.config.largest_weight)
-        return -(weight * of_cell + of_arm).mean() + self.penalty()
+        joint = log_strata + nn.functional.logsigmoid(sign * arm)
+        joint = joint.masked_fill(self.elsewhere[cell.long()], -torch.inf)
+        return -torch.logsumexp(joint, dim=1).mean() + self.penalty()
 
     def penalty(self) -> Tensor:
         """Compute the negative logarithm of the priors, up to a constant, divided by the log's rows."""
@@ -332,7 +315,6 @@ def _latent_epoch(network: LatentNetwork, objective: Any) -> Callable[..., None]
         decay,
         decay.dtype.type(network.config.weight_precision / network.n_rows),
         network.has_assignment_products,
-        decay.dtype.type(network.config.largest_weight if network.is_weighted else 1),
     )
     return lambda user, item, cell, size, *rest: latent_kernels.latent_epoch(
         model, user, item, cell, size, *rest

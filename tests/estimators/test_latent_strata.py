@@ -118,7 +118,7 @@ def test_held_out_rows_choose_among_configs(study):
     flat = cf.LatentConfig(rank=0, epochs=3, score_precision=1e6, assignment_precision=1e6)
     plain = cf.LatentConfig(rank=0, epochs=3)
     log = cf.simulated(n_users=40, n_items=40, n_pairs=1500, separation=3.0, additive=2.0).train
-    choice = cf.choose_latent_config(log, [flat, plain], device="cpu", seed=1)
+    choice = cf.choose_latent_config(log, [flat, plain], starts=1, device="cpu", seed=1)
     assert choice.config == plain
     assert choice.table["behind"].tolist()[1] == 0 and (choice.table["behind"] >= 0).all()
     model = cf.LatentStrata(config=[flat, plain], starts=1, device="cpu", seed=1).fit(log)

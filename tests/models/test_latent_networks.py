@@ -15,7 +15,6 @@ CPU = torch.device("cpu")
 N_USERS, N_ITEMS, N = 23, 17, 400
 CASES = [
     ("given-x", {}),
-    ("given-x", {"largest_weight": 2.0}),
     ("given-x", {"rank": 0, "assignment_products": False}),
     ("given-response", {}),
     ("given-response", {"rank": 130, "assignment_products": True}),
@@ -58,11 +57,7 @@ def test_the_loss_is_that_of_the_probabilities(assignment, settings):
     in_arm = np.array([t for t, _, _ in CELLS])[cell]
     of_arm = np.where(in_arm[:, None] == 1, treated, 1 - treated)
     member = CELL_MEMBERSHIP[cell]
-    if made.is_weighted:
-        weight = np.minimum(1 / of_arm[:, 0], made.config.largest_weight)
-        rowwise = weight * np.log((strata * member).sum(axis=1)) + np.log(of_arm[:, 0])
-    else:
-        rowwise = np.log((strata * of_arm * member).sum(axis=1))
+    rowwise = np.log((strata * of_arm * member).sum(axis=1))
     values = {name: value.detach().numpy() for name, value in made.named_parameters()}
     config = made.config
     precision = np.r_[[config.score_precision] * 2, config.assignment_precision]
@@ -125,7 +120,6 @@ def test_a_config_refuses_what_is_out_of_range():
         {"rank": -1},
         {"rank": 2.0},
         {"factor_precision": -1.0},
-        {"largest_weight": 0.5},
         {"epochs": 0},
         {"engine": "data-parallel"},
         {"learning_rate": 0.0},
