@@ -15,7 +15,8 @@ Neither exclusion nor monotonicity is used.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.checks import check_count, check_flag, check_seed
-from cfmtl_lib.errors import InputError
+from cfmtl_lib.errors import InputError, LogError
 from cfmtl_lib.estimators.base import LogEstimator, as_log, labels_of
 from cfmtl_lib.estimators.likelihood import outcome_log_likelihood
 from cfmtl_lib.estimators.pair_features import ENCODINGS, PairEncoder, encoding_names, refuse_files
@@ -193,6 +194,46 @@ def optional_package(module: str, method: str) -> Any:
             found=f"none that can be imported ({error})"[:200],
             advice=f"Install it: pip install {package}, or this library with its extra 'baselines'.",
         ) from error
+
+
+def refuse_small_arms(log: IncentiveLog, least: int, method: str) -> None:
+    """Refuse a log with too few rows of an arm for a learner of another library.
+
+    Raises
+    ------
+    LogError
+        If an arm has fewer than ``least`` rows.
+    """
+    treated = int(log.t.sum())
+    arm, n_rows = min(((1, treated), (0, len(log) - treated)), key=lambda pair: pair[1])
+    if n_rows < least:
+        raise LogError(
+            "t",
+            expected=f"at least {least} rows in each arm for {method}",
+            found=f"{n_rows} with t = {arm}",
+            advice="Take XLearner, or CFOR, which predict rates where rows are few.",
+        )
+
+
+@contextmanager
+def library_errors(method: str, package: str) -> Iterator[None]:
+    """Turn an error inside another library into one that says which fit it was.
+
+    Raises
+    ------
+    InputError
+        If the library raises anything.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, IndexError, MemoryError) as problem:
+        words = (str(problem).strip() or "no message").splitlines()[0]
+        raise InputError(
+            method,
+            expected=f"a log and settings that {package} can fit",
+            found=f"{type(problem).__name__}: {words[:200]}",
+            advice="Look for columns without variation, or take other settings.",
+        ) from problem
 
 
 class EffectEstimator(LogEstimator):

@@ -17,7 +17,15 @@ from sklearn.base import BaseEstimator
 
 from cfmtl_lib.checks import check_count, check_jobs
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.estimators.effects.base import CATE, PAID, EffectEstimator, NumberColumns, optional_package
+from cfmtl_lib.estimators.effects.base import (
+    CATE,
+    PAID,
+    EffectEstimator,
+    NumberColumns,
+    library_errors,
+    optional_package,
+    refuse_small_arms,
+)
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.feature_nuisances import FittedMean
 from cfmtl_lib.nuisances.learner_checks import check_classifier, fit_clone
@@ -28,6 +36,9 @@ from cfmtl_lib.runtime.threads import threads_for
 
 ROWS_PER_PREDICTION = 20_000
 """Rows predicted at a time: a model holds a number for each row and draw."""
+
+LEAST_ROWS = 20
+"""Least number of rows of an arm; stochtree wants more than ten for a tree."""
 
 ARMS = ("separate", "joint")
 
@@ -51,6 +62,13 @@ class _BayesianTrees(EffectEstimator):
         if self.n_grown + self.n_draws == 0:
             raise InputError("n_draws", expected="draws, or trees grown anew (n_grown)", found="0 of both")
         check_jobs(self.n_jobs)
+
+    def _prepared(self, log: IncentiveLog) -> tuple[Any, NDArray[np.float64]]:
+        """Return the package, and columns of numbers."""
+        package = optional_package("stochtree", self.method)
+        refuse_small_arms(log, LEAST_ROWS, self.method)
+        self.columns_ = NumberColumns().fit(log)
+        return package, self.columns_.transform(log.x)
 
     def _sampling(self) -> dict[str, Any]:
         return {
@@ -92,12 +110,13 @@ class BayesianMean:
             self.constant = float(target[0])
             return self
         self.fitted = self.model()
-        self.fitted.sample(
-            X_train=x,
-            y_train=target.astype(np.float64),
-            mean_forest_params={"num_trees": self.n_trees},
-            **self.sampling,
-        )
+        with library_errors("BART", "stochtree"):
+            self.fitted.sample(
+                X_train=x,
+                y_train=target.astype(np.float64),
+                mean_forest_params={"num_trees": self.n_trees},
+                **self.sampling,
+            )
         return self
 
     def predict(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -183,9 +202,7 @@ class BART(_BayesianTrees, method="BART"):
         check_choice("arms", self.arms, ARMS)
 
     def _fit_effects(self, log: IncentiveLog) -> None:
-        package = optional_package("stochtree", self.method)
-        self.columns_ = NumberColumns().fit(log)
-        x = self.columns_.transform(log.x)
+        package, x = self._prepared(log)
         self.means_ = {}
         arms = ("converted_treated", "converted_untreated") if self.arms == "separate" else ("joint",)
         for name in track(arms, total=len(arms), label="BART: means", enabled=self.progress):
@@ -284,9 +301,7 @@ class BCF(_BayesianTrees, method="BCF"):
             check_classifier(self.propensity, "propensity")
 
     def _fit_effects(self, log: IncentiveLog) -> None:
-        package = optional_package("stochtree", self.method)
-        self.columns_ = NumberColumns().fit(log)
-        x = self.columns_.transform(log.x)
+        package, x = self._prepared(log)
         learner = (
             default_classifier(log, self.seed)
             if self.propensity is None
@@ -299,13 +314,14 @@ class BCF(_BayesianTrees, method="BCF"):
         self.effect_ = None
         if log.y.min() != log.y.max():
             self.effect_ = package.BCFModel()
-            self.effect_.sample(
-                X_train=x,
-                Z_train=log.t.astype(np.float64),
-                y_train=log.y.astype(np.float64),
-                propensity_train=self.propensity_.predict(log.x),
-                **self._sampling(),
-            )
+            with library_errors(self.method, "stochtree"):
+                self.effect_.sample(
+                    X_train=x,
+                    Z_train=log.t.astype(np.float64),
+                    y_train=log.y.astype(np.float64),
+                    propensity_train=self.propensity_.predict(log.x),
+                    **self._sampling(),
+                )
         self.constant_ = float(log.y[0])
         next(steps)
         self.payments_ = self._fit_payments(x, log, package)

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfmtl_lib.checks import check_count, check_jobs
-from cfmtl_lib.estimators.effects.base import CATE, PAID, EffectEstimator, NumberColumns, optional_package
+from cfmtl_lib.estimators.effects.base import (
+    CATE,
+    PAID,
+    EffectEstimator,
+    NumberColumns,
+    library_errors,
+    optional_package,
+    refuse_small_arms,
+)
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.cross_fitting import ClassifierByFold, fold_of_rows
 from cfmtl_lib.nuisances.learners import default_classifier
@@ -19,6 +27,9 @@ from cfmtl_lib.runtime.threads import threads_for
 
 ROWS_PER_PREDICTION = 50_000
 """Rows predicted at a time: trees hold a number for each row and tree."""
+
+LEAST_ROWS = 20
+"""Least number of rows of an arm; honest halves of the sample of a tree hold a quarter of them each."""
 
 
 class CausalForest(EffectEstimator, method="causal forest"):
@@ -97,6 +108,7 @@ class CausalForest(EffectEstimator, method="causal forest"):
 
     def _fit_effects(self, log: IncentiveLog) -> None:
         grf = optional_package("econml.grf", self.method)
+        refuse_small_arms(log, max(LEAST_ROWS, self.folds), self.method)
         self.columns_ = NumberColumns().fit(log)
         x, treated = self.columns_.transform(log.x), log.t == 1
         steps = iter(track(range(3), total=3, label="Causal forest: stages", enabled=self.progress))
@@ -110,10 +122,11 @@ class CausalForest(EffectEstimator, method="causal forest"):
             "n_jobs": self.n_jobs,
             "random_state": self.seed,
         }
-        self.effect_forest_ = grf.CausalForest(**settings).fit(x, log.t - propensity, log.y - mean)
-        next(steps)
         paid = np.column_stack([MOMENTS[name].observed(log)[treated] for name in PAID])
-        self.payment_forest_ = grf.RegressionForest(**settings).fit(x[treated], paid)
+        with library_errors(self.method, "econml"):
+            self.effect_forest_ = grf.CausalForest(**settings).fit(x, log.t - propensity, log.y - mean)
+            next(steps)
+            self.payment_forest_ = grf.RegressionForest(**settings).fit(x[treated], paid)
         list(steps)
 
     def _centres(self, log: IncentiveLog) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

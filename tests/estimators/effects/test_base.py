@@ -8,8 +8,9 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import cfmtl_lib as cf
-from cfmtl_lib.errors import InputError, ModelFileError
+from cfmtl_lib.errors import InputError, LogError, ModelFileError
 from cfmtl_lib.estimators.effects import EffectEstimator
+from cfmtl_lib.estimators.effects.base import library_errors
 from cfmtl_lib.estimators.pair_features import PairEncoder
 
 NEEDS = {"causal forest": "econml", "BART": "stochtree", "BCF": "stochtree"}
@@ -110,6 +111,32 @@ def test_an_arm_without_events_is_no_error(make, world):
     nobody = cf.IncentiveLog(world.log.x, world.log.t, 0 * world.log.c, world.log.y * world.log.t)
     reward = make().fit(nobody).predict_reward(world.new, "cash", 0.4)
     assert np.isfinite(reward).all()
+
+
+def test_few_rows_of_an_arm_are_fitted_or_refused_in_words(make, world):
+    few = world.log.take(np.r_[np.flatnonzero(world.log.t == 1)[:3], np.flatnonzero(world.log.t == 0)[:30]])
+    try:
+        model = make().fit(few)
+    except LogError as error:
+        assert "at least 20 rows in each arm" in str(error) and "found 3 with t = 1" in str(error)
+    else:
+        assert np.isfinite(model.predict_reward(few, "cash", 0.4)).all()
+
+
+def test_columns_without_variation_are_fitted(make, world):
+    log = world.log.take(np.arange(200))
+    flat = cf.IncentiveLog(np.column_stack([log.x, np.ones(200)]), log.t, log.c, log.y)
+    assert np.isfinite(make().fit(flat).predict_reward(flat, "cash", 0.4)).all()
+
+
+def test_an_error_inside_another_library_says_which_fit_it_was():
+    with (
+        pytest.raises(
+            InputError, match=r"BCF: expected a log .* stochtree can fit, found ValueError: no leaf"
+        ),
+        library_errors("BCF", "stochtree"),
+    ):
+        raise ValueError("no leaf\nsecond line")
 
 
 def test_saved_models_predict_the_same_or_are_refused(make, study, tmp_path):
