@@ -25,7 +25,7 @@ from cfmtl_lib.runtime.engine_log import EngineLog
 from cfmtl_lib.runtime.files import try_folder
 from cfmtl_lib.runtime.units import reading_unit, write_unit
 
-VERSIONED = ("cfmtl-companion", "torch", "numpy", "pandas", "scikit-learn", "scipy")
+VERSIONED = ("cfmtl-companion", "torch", "numpy", "pandas", "scikit-learn", "scipy", "lightgbm")
 
 
 class RunRecord:
