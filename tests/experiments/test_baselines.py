@@ -102,8 +102,8 @@ def test_an_interrupted_run_continues(tmp_path, fits, monkeypatch):
 
 
 def test_a_sample_is_stated(monkeypatch):
-    monkeypatch.setattr(cf.Naive, "get_params", lambda self, deep=True: {"max_rows": 100})
-    assert set(run(methods="Naive", labelling="code")["rows_used"]) == {100}
+    monkeypatch.setattr(baselines, "estimator", lambda name, **options: cf.XLearner(max_rows=100))
+    assert set(run(methods="X-learner", labelling="code")["rows_used"]) == {100}
 
 
 def test_names_come_from_the_registry():

@@ -224,7 +224,7 @@ def _numbers(model: LogEstimator, context: StudyContext) -> list[dict[str, Any]]
     model.fit(study.train)
     about_fit = {
         "fit_seconds": round(time.perf_counter() - start, 2),
-        "rows_used": min(len(study.train), model.get_params(deep=False).get("max_rows") or len(study.train)),
+        "rows_used": getattr(model, "n_rows_", len(study.train)),
     }
     rows = []
     for scenario in SCENARIOS:
