@@ -4,6 +4,8 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, UnknownNameError
@@ -27,6 +29,26 @@ def test_bcf_finds_the_effect_of_a_confounded_world(world, finds_the_effect):
     inside = (np.minimum(treated, untreated) > 0) & (np.maximum(treated, untreated) < 1)
     cate = model.predict_cate(world.new)
     np.testing.assert_allclose((treated - untreated)[inside], cate[inside], atol=1e-9)
+
+
+def test_bcf_sees_the_propensity_of_its_classifier_at_fit_and_at_new_rows(world, monkeypatch):
+    stochtree, seen = pytest.importorskip("stochtree", reason="pip install -e '.[baselines]'"), {}
+
+    class Recorder:
+        def sample(self, **given):
+            seen.update(given)
+
+        def predict(self, X, Z, propensity, terms, type):
+            seen["new"] = propensity
+            return np.zeros((len(X), 2))
+
+    monkeypatch.setattr(stochtree, "BCFModel", Recorder)
+    logistic = LogisticRegression(C=0.2)
+    model = cf.BCF(propensity=logistic, n_trees=2, n_grown=1, n_draws=1).fit(world.log)
+    model.predict_cate(world.new)
+    alone = clone(logistic).fit(world.log.x, world.log.t)
+    for found, x in ((seen["propensity_train"], world.log.x), (seen["new"], world.new)):
+        np.testing.assert_allclose(found, alone.predict_proba(x)[:, 1], atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [cf.BART, cf.BCF])

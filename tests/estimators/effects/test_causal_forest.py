@@ -14,6 +14,15 @@ def test_the_effect_of_a_confounded_world_is_found(world, finds_the_effect):
     finds_the_effect(cf.CausalForest(n_trees=100, folds=2).fit(world.log), world)
 
 
+def test_centring_removes_confounding_where_trees_cannot_split(world):
+    """A forest of roots alone: one effect, which does not depend on x and would be the difference of arms."""
+    pytest.importorskip("econml", reason="pip install -e '.[baselines]'")
+    cate = cf.CausalForest(n_trees=40, min_leaf=900).fit(world.log).predict_cate(world.new)
+    assert np.ptp(cate) < 1e-9
+    assert abs(cate[0] - world.average) <= 3 * world.standard_error
+    assert world.difference - cate[0] > 5 * world.standard_error
+
+
 def test_a_known_propensity_replaces_the_fitted_one(world, monkeypatch):
     pytest.importorskip("econml", reason="pip install -e '.[baselines]'")
     log = world.log.take(np.arange(400))
