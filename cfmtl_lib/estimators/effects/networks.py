@@ -7,7 +7,6 @@ cross-entropy: Y, CY and C under treatment, Y without. The learners differ in wh
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from cfmtl_lib.checks import check_count, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.effects.base import CATE, EffectEstimator
 from cfmtl_lib.estimators.head_networks import HeadModel, HeadNetwork, cross_entropy, feature_trunk
-from cfmtl_lib.estimators.network_fits import SHORT_FIT, CellColumns, NetworkTask, fit_networks
+from cfmtl_lib.estimators.network_fits import CellColumns, NetworkTask, default_feature_config, fit_networks
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.models.config import History
 from cfmtl_lib.models.feature_networks import FeatureConfig, FeatureScaler, feature_columns
@@ -27,12 +26,6 @@ from cfmtl_lib.runtime.devices import resolve_device
 
 HEADS = ("converted_treated", "collected_and_converted_treated", "collected_treated", "converted_untreated")
 """First heads of every network, by the names of ``MOMENTS``; further ones belong to a learner."""
-
-MANY_ROWS = 200_000
-"""Number of rows from which the default settings are a few passes of one network."""
-
-ON_MANY_ROWS = FeatureConfig(n_networks=1, fit=replace(SHORT_FIT, batch_size=4096))
-"""Settings for many rows."""
 
 
 class Batch(NamedTuple):
@@ -74,8 +67,8 @@ class NetworkEffects(EffectEstimator):
     Parameters
     ----------
     config : FeatureConfig, optional
-        Settings of the networks and of their fit. If left out, ``FeatureConfig()``, or one network and a few
-        passes from :data:`MANY_ROWS` rows on.
+        Settings of the networks and of their fit; those of
+        :func:`~cfmtl_lib.estimators.network_fits.default_feature_config` if left out.
     width : int
         Units of the hidden layer of each head; the representation has twice as many.
     device : str or torch.device
@@ -132,9 +125,7 @@ class NetworkEffects(EffectEstimator):
             )
 
     def _fit_effects(self, log: IncentiveLog) -> None:
-        config = self.config
-        if config is None:
-            config = ON_MANY_ROWS if len(log) >= MANY_ROWS else FeatureConfig()
+        config = default_feature_config(len(log)) if self.config is None else self.config
         device = resolve_device(self.device)
         scaler = FeatureScaler.learn(log)
         inputs = feature_columns(scaler, log.x, device)

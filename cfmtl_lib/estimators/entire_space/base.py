@@ -26,7 +26,13 @@ from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator, as_log, labels_of
 from cfmtl_lib.estimators.head_networks import HeadModel, HeadNetwork, PairTrunk, feature_trunk
 from cfmtl_lib.estimators.likelihood import LEAST_PROBABILITY
-from cfmtl_lib.estimators.network_fits import SHORT_FIT, CellColumns, NetworkTask, fit_networks
+from cfmtl_lib.estimators.network_fits import (
+    SHORT_FIT,
+    CellColumns,
+    NetworkTask,
+    default_feature_config,
+    fit_networks,
+)
 from cfmtl_lib.logs.encoding import FeatureRows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
@@ -77,7 +83,8 @@ class EntireSpaceEstimator(LogEstimator):
     ----------
     config : FitConfig or FeatureConfig, optional
         Settings of the networks: ``FitConfig`` for pairs, ``FeatureConfig`` for features and for pairs with
-        features. A few passes with a decaying learning rate, or ``FeatureConfig()``, if left out.
+        features. If left out, a few passes with a decaying learning rate, or
+        :func:`~cfmtl_lib.estimators.network_fits.default_feature_config`.
     width : int
         Units of the hidden layer of each head.
     device : str or torch.device
@@ -208,7 +215,7 @@ class EntireSpaceEstimator(LogEstimator):
     def _config_for(self, log: IncentiveLog | ParquetLog) -> FitConfig | FeatureConfig:
         kind, x = (FitConfig, "pairs") if log.is_pairs else (FeatureConfig, "features")
         if self.config is None:
-            return SHORT_FIT if log.is_pairs else FeatureConfig()
+            return SHORT_FIT if log.is_pairs else default_feature_config(len(log))
         if not isinstance(self.config, kind):
             raise InputError(
                 "config",

@@ -7,7 +7,7 @@ import pytest
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError
-from cfmtl_lib.estimators.effects import networks
+from cfmtl_lib.estimators import network_fits
 from cfmtl_lib.estimators.network_fits import SHORT_FIT
 
 FIT = replace(SHORT_FIT, batch_size=250, learning_rate_decay=0.85, patience=4, max_epochs=60)
@@ -94,8 +94,8 @@ def test_pairs_reach_the_networks_as_twelve_numbers(monkeypatch):
     truth = cf.expected_reward(study.test.strata_probability, "coupon", 0.4)
     assert np.corrcoef(reward, truth)[0, 1] > 0.2
     # From many rows on, one network and a few passes.
-    monkeypatch.setattr(networks, "MANY_ROWS", 100)
-    monkeypatch.setattr(networks, "ON_MANY_ROWS", QUICK)
+    monkeypatch.setattr(network_fits, "MANY_ROWS", 100)
+    monkeypatch.setattr(network_fits, "ON_MANY_ROWS", QUICK)
     assert len(cf.TARNet(width=4).fit(study.train).network_.networks) == 1
 
 
