@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import joblib
 import numpy as np
@@ -166,16 +166,7 @@ class LatentStrata(StrataEstimator, method="latent strata"):
         if len(candidates) > 1:
             choice = self._choose(log, candidates)
             self.config_, self.held_out_ = choice.config, choice.table["log_likelihood"].tolist()
-        fitted = fit_starts(
-            log,
-            self.config_,
-            self.assignment,
-            starts=self.starts,
-            device=self.device,
-            seed=self.seed,
-            n_jobs=self.n_jobs,
-            progress=self.progress,
-        )
+        fitted = fit_starts(log, self.config_, self.assignment, **self._how())
         self.networks_ = [network for network, _ in fitted]
         self.histories_ = {f"start {k}": history for k, (_, history) in enumerate(fitted)}
         self.remember_input(log)
@@ -188,7 +179,7 @@ class LatentStrata(StrataEstimator, method="latent strata"):
         check_jobs(self.n_jobs)
         check_seed(self.seed)
         _refuse_features(log)
-        return _as_candidates(LatentConfig() if self.config is None else self.config)
+        return as_candidates(LatentConfig() if self.config is None else self.config)
 
     def _choose(self, log: IncentiveLog | ParquetLog, candidates: Sequence[LatentConfig]) -> LatentChoice:
         if isinstance(log, ParquetLog):
@@ -198,16 +189,12 @@ class LatentStrata(StrataEstimator, method="latent strata"):
                 found=f"{len(candidates)}",
                 advice="Choose on a part of the log in memory: choose_latent_config.",
             )
-        return choose_latent_config(
-            log,
-            candidates,
-            assignment=self.assignment,
-            starts=self.starts,
-            device=self.device,
-            seed=self.seed,
-            n_jobs=self.n_jobs,
-            progress=self.progress,
-        )
+        return choose_latent_config(log, candidates, assignment=self.assignment, **self._how())
+
+    def _how(self) -> dict[str, Any]:
+        """Return the settings of fits that all candidates share."""
+        names = ("starts", "device", "seed", "n_jobs", "progress")
+        return {name: getattr(self, name) for name in names}
 
     def predict_strata(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict strata probabilities at x: shape (n, 5), float64, in [0, 1], rows sum to 1."""
@@ -291,23 +278,18 @@ def choose_latent_config(
     [0, 2]
     """
     _refuse_features(log)
-    candidates = _as_candidates(candidates)
-    share = check_number(share, "share", low=0, high=1, low_open=True, high_open=True)
-    generator = np.random.default_rng(check_seed(seed))
-    held = generator.permutation(len(log)) < max(1, round(share * len(log)))
-    kept, aside = log.take(np.flatnonzero(~held)), log.take(np.flatnonzero(held))
+    candidates = as_candidates(candidates, "candidates")
+    kept, aside = split_rows(log, share, seed=seed)
+    how: dict[str, Any] = {
+        "starts": starts,
+        "device": device,
+        "seed": seed,
+        "n_jobs": n_jobs,
+        "progress": progress,
+    }
     rows = []
     for config in candidates:
-        fitted = fit_starts(
-            kept,
-            config,
-            assignment,
-            starts=starts,
-            device=device,
-            seed=seed,
-            n_jobs=n_jobs,
-            progress=progress,
-        )
+        fitted = fit_starts(kept, config, assignment, **how)
         rows.append(latent_log_likelihood([network for network, _ in fitted], aside))
     likelihood = np.array(rows)
     best = int(likelihood.mean(axis=1).argmax())
@@ -318,6 +300,17 @@ def choose_latent_config(
         behind_error=behind.std(axis=1) / np.sqrt(len(aside)),
     )
     return LatentChoice(candidates[best], table)
+
+
+def split_rows(log: IncentiveLog, share: float = 0.1, *, seed: int) -> tuple[IncentiveLog, IncentiveLog]:
+    """Split a log into rows to fit and rows to judge by.
+
+    Rows are drawn by themselves, not users: nothing is known of factors of a user without rows.
+    """
+    share = check_number(share, "share", low=0, high=1, low_open=True, high_open=True)
+    order = np.random.default_rng(check_seed(seed)).permutation(len(log))
+    held = order < max(1, round(share * len(log)))
+    return log.take(np.flatnonzero(~held)), log.take(np.flatnonzero(held))
 
 
 def latent_log_likelihood(networks: Sequence[LatentNetwork], log: IncentiveLog) -> NDArray[np.float64]:
@@ -387,10 +380,19 @@ def _refuse_features(log: IncentiveLog | ParquetLog) -> None:
         )
 
 
-def _as_candidates(given: LatentConfig | Sequence[LatentConfig]) -> tuple[LatentConfig, ...]:
+def as_candidates(
+    given: LatentConfig | Sequence[LatentConfig], subject: str = "config"
+) -> tuple[LatentConfig, ...]:
+    """Return one setting or several as a tuple.
+
+    Raises
+    ------
+    InputError
+        If there are none, or something else.
+    """
     candidates = (given,) if isinstance(given, LatentConfig) else given
     if not isinstance(candidates, Sequence) or not all(isinstance(c, LatentConfig) for c in candidates):
         candidates = ()
     if not candidates:
-        raise InputError("config", expected="a LatentConfig, or a sequence of them", found=describe(given))
+        raise InputError(subject, expected="a LatentConfig, or a sequence of them", found=describe(given))
     return tuple(candidates)

@@ -6,7 +6,7 @@ from scipy.special import expit, softmax
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError
-from cfmtl_lib.estimators.latent_strata import fit_starts, latent_log_likelihood
+from cfmtl_lib.estimators.latent_strata import fit_starts, latent_log_likelihood, split_rows
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood
 from cfmtl_lib.experiments.methods import fit_methods
 from cfmtl_lib.runtime.fit_cache import FitCache
@@ -124,9 +124,8 @@ def test_held_out_rows_choose_among_configs(study):
     model = cf.LatentStrata(config=[flat, plain], starts=1, device="cpu", seed=1).fit(log)
     assert model.config_ == plain
     assert model.held_out_ == choice.table["log_likelihood"].tolist()
-    rng = np.random.default_rng(1)
-    held = rng.permutation(len(log)) < round(0.1 * len(log))
-    kept, aside = log.take(np.flatnonzero(~held)), log.take(np.flatnonzero(held))
+    kept, aside = split_rows(log, seed=1)
+    assert len(aside) == round(0.1 * len(log)) and len(kept) + len(aside) == len(log)
     options = {"starts": 1, "device": "cpu", "seed": 1, "n_jobs": 1, "progress": False}
     networks = [network for network, _ in fit_starts(kept, plain, "given-x", **options)]
     cells = cell_log_likelihood(networks[0].predict("strata", aside.x), aside)
