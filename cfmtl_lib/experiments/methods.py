@@ -17,6 +17,8 @@ from cfmtl_lib.estimators.baselines import MomentEstimator, ORNet
 from cfmtl_lib.estimators.cells.pair_cells import Pretrained
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
+from cfmtl_lib.estimators.effects.base import EffectEstimator
+from cfmtl_lib.estimators.entire_space.base import EntireSpaceEstimator
 from cfmtl_lib.estimators.latent_strata import LatentStrata
 from cfmtl_lib.experiments.paper.reported import reported_table4
 from cfmtl_lib.models.config import FitConfig
@@ -70,7 +72,9 @@ def related_methods() -> list[str]:
     >>> set(related_methods()) <= set(known_methods()) - set(METHODS)
     True
     """
-    named = [name for name, kind in _registered().items() if kind.__module__.startswith(RELATED)]
+    of_library = {kind.method for key, kind in ESTIMATORS.items() if "." not in key}
+    kinds = tuple(RELATED.values())
+    named = [name for name, kind in _registered().items() if issubclass(kind, kinds) and name in of_library]
     return [*named, *(name for name, (method, _) in VARIANTS.items() if method in named)]
 
 
@@ -78,8 +82,12 @@ def _registered() -> dict[str, Any]:
     return {kind.method: kind for kind in ESTIMATORS.values() if kind.method}
 
 
-RELATED = tuple(f"cfmtl_lib.estimators.{part}" for part in ("effects.", "entire_space.", "latent_strata"))
-"""Modules of the learners that stand beside the paper's methods."""
+RELATED: dict[str, type[LogEstimator]] = {
+    "effects": EffectEstimator,
+    "entire space": EntireSpaceEstimator,
+    "latent strata": LatentStrata,
+}
+"""Kinds of learners that stand beside the paper's methods, with the base class of each."""
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "latent strata (given response)": ("latent strata", {"assignment": "given-response"}),

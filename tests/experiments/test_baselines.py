@@ -155,6 +155,7 @@ def test_every_method_has_a_kind_with_a_colour():
     assert set(charts.KIND_COLOURS) == set(KINDS)
     kinds = {name: kind_of(name) for name in known_methods()}
     assert set(kinds.values()) <= set(KINDS)
+    assert "DR-learner" in related_methods() and kinds["DR-learner"] == "effects"
     assert {kinds[name] for name in related_methods()} <= {"effects", "entire space", "latent strata"}
 
 

@@ -13,7 +13,14 @@ import pandas as pd
 
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator, StrataEstimator
-from cfmtl_lib.experiments.methods import METHODS, NET_METHODS, estimator, known_methods, related_methods
+from cfmtl_lib.experiments.methods import (
+    METHODS,
+    NET_METHODS,
+    RELATED,
+    estimator,
+    known_methods,
+    related_methods,
+)
 from cfmtl_lib.experiments.paper.tables import (
     COUNTS,
     KEY,
@@ -162,7 +169,7 @@ def summary_of(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-KINDS = ("paper", "cost on take-up", "effects", "entire space", "latent strata", "reference", "other")
+KINDS = ("paper", "cost on take-up", *RELATED, "reference", "other")
 """Kinds of methods: of the paper, uplift with the cost on take-up, three kinds of related systems, others."""
 
 
@@ -178,8 +185,8 @@ def kind_of(name: str) -> str:
     for kind, names in lists.items():
         if name in names:
             return kind
-    module = type(estimator(name)).__module__.removeprefix("cfmtl_lib.estimators.").split(".")[0]
-    return module.replace("_", " ") if module.replace("_", " ") in KINDS else "other"
+    model = estimator(name)
+    return next((kind for kind, base in RELATED.items() if isinstance(model, base)), "other")
 
 
 def package_versions() -> dict[str, str]:
