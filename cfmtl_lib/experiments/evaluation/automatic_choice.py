@@ -210,7 +210,8 @@ def summary_of_choice(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         A row for each world and number of rows. ``best`` is the learner whose mean reward is largest, told by
         the truth; ``best_reward`` and ``reward`` are its mean reward and that of the choice, ``error`` the
-        standard error of the latter. ``of_oracle`` and ``of_best`` are ratios of means. ``nobody`` is the
+        standard error of the latter. ``of_oracle`` and ``of_best`` are ratios of means; the latter is
+        NaN where no learner earns anything. ``nobody`` is the
         share of logs with this advice. ``bias`` is the mean of the told value minus the truth, in its
         standard errors.
     """
@@ -232,7 +233,7 @@ def summary_of_choice(table: pd.DataFrame) -> pd.DataFrame:
                 "reward": rewards.mean(),
                 "error": mean_estimate(rewards).standard_error if len(rewards) > 1 else np.nan,
                 "of_oracle": rewards.mean() / auto["oracle"].mean(),
-                "of_best": rewards.mean() / alone.max(),
+                "of_best": rewards.mean() / alone.max() if alone.max() > 0 else np.nan,
                 "nobody": auto["nobody"].mean(),
                 "bias": off.mean() / spread if spread > 0 else 0.0,
             }
