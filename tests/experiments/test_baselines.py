@@ -163,3 +163,11 @@ def test_the_chapter_says_what_each_learner_fits():
     text = (checkout() / "notebooks" / "15_baselines.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| (?:\{cite\}|below)", text, flags=re.M)
     assert {VARIANTS.get(name, (name,))[0] for name in related_methods()} <= set(rows)
+
+
+def test_methods_of_the_same_settings_do_not_share_counts(tmp_path):
+    found = run(methods="OR,IPS", labelling="code", fits_dir=tmp_path)
+    alone = run(methods="IPS", labelling="code")
+    cached = found[found["method"] == "IPS"].reset_index(drop=True)
+    assert cached.drop(columns="fit_seconds").equals(alone.drop(columns="fit_seconds"))
+    assert not cached["reward"].equals(found.loc[found["method"] == "OR", "reward"].reset_index(drop=True))
