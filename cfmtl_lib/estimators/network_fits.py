@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from cfmtl_lib.checks import check_number
 from cfmtl_lib.estimators.cells.backend import held_out_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
@@ -46,6 +47,21 @@ ON_MANY_ROWS = FeatureConfig(n_networks=1, fit=replace(SHORT_FIT, batch_size=409
 
 MANY_ROWS = 200_000
 """Number of rows from which these are the default."""
+
+
+LARGEST_WEIGHT = 1e6
+"""Largest weight of a term of a loss; single precision has no sums of terms much further apart."""
+
+
+def check_weight(value: object, subject: str) -> float:
+    """Return the weight of a term of a loss as a float, from 0 to :data:`LARGEST_WEIGHT`.
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    return check_number(value, subject, low=0, high=LARGEST_WEIGHT)
 
 
 def default_feature_config(n_rows: int) -> FeatureConfig:

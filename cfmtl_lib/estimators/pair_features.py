@@ -45,6 +45,11 @@ STRONGEST_CORRELATION = 0.5
 """Bounds of the correlation within an id; the prior count lies between 1 and a million rows."""
 
 
+LEAST_PRIOR = 1e-6
+"""Least prior count that may be given, and the inverse of the largest: with less, a rate of 1 is one in
+double precision, and its log-odds are infinite."""
+
+
 class _Sums(NamedTuple):
     """Sums over rows, in the last axis by rate: events, and the rows that could have had them."""
 
@@ -65,9 +70,9 @@ class PairEncoder(BaseEstimator):
     folds : int
         Number K of folds, drawn over rows; clusters are not kept together, as each id needs rows elsewhere.
     prior : float, optional
-        Prior count m > 0, in rows. If left out, each rate of users and of items has its own. It is
-        :math:`1/\rho - 1` for the correlation :math:`\rho` of two rows of an id, by analysis of variance
-        (Ridout, Demétrio and Firth 1999).
+        Prior count m, in rows, from 1e-6 to 1e6. If left out, each rate of users and of items has its own.
+        It is :math:`1/\rho - 1` for the correlation :math:`\rho` of two rows of an id, by analysis of
+        variance (Ridout, Demétrio and Firth 1999).
     seed : int
         Seed of the folds.
 
@@ -166,7 +171,7 @@ class PairEncoder(BaseEstimator):
         """
         folds = check_count(self.folds, "folds", least=2, most=MOST_FOLDS)
         if self.prior is not None:
-            check_number(self.prior, "prior", low=0, low_open=True)
+            check_number(self.prior, "prior", low=LEAST_PRIOR, high=1 / LEAST_PRIOR)
         fold = np.random.default_rng(check_seed(self.seed)).permutation(len(log)) % folds
         encoded = np.empty((len(log), len(ENCODINGS) * len(sizes)))
         tables, priors = [], []

@@ -235,6 +235,7 @@ found 'Rome' (first at row 0). Map it to one of them, or to a missing value.
                 expected="(integer pairs of shape (n, 2), floats of shape (n, p))",
                 found=f"({ids.dtype} of shape {ids.shape}, shape {values.shape})",
             )
+        refuse_rows("x", (ids < 0).any(axis=1), expected="ids >= 0", found=ids.min(axis=1), error=LogError)
         if len(ids) != len(values):
             raise LogError("x", expected=f"{len(ids)} rows of numbers", found=str(len(values)))
         return np.column_stack([ids.astype(np.float64) + 1, values])

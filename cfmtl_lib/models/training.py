@@ -200,6 +200,13 @@ def _two_parts(
     if held_out is None:
         drawn = torch.randperm(n, generator=generator, device=generator.device)
         aside = max(1, round(share * n))
+        if aside == n:
+            raise InputError(
+                "FitConfig.validation_share",
+                expected="a share of the rows that leaves some to fit",
+                found=f"{share:g}, which holds out all {n} rows",
+                advice="Lower it, or collect more rows.",
+            )
         return drawn[aside:], drawn[:aside]
     kept, aside_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     return (

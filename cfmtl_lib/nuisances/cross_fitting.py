@@ -149,6 +149,14 @@ def fold_of_rows(log: IncentiveLog, folds: int | ArrayLike, seed: int) -> NDArra
         k = check_count(folds, "folds", most=n)
         fold = np.zeros(n, dtype=np.int64)
         if k > 1:
+            largest = int(np.bincount(log.t).max())
+            if k > largest:
+                raise InputError(
+                    "folds",
+                    expected=f"at most {largest}, the number of rows of the larger arm",
+                    found=str(k),
+                    advice="Each fold needs rows of both arms.",
+                )
             cells = np.unique(log.cell, return_inverse=True)[1]
             least = np.bincount(cells).min()
             by = cells if least >= k else log.t

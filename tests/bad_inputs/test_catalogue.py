@@ -12,6 +12,7 @@ from sklearn.svm import LinearSVC
 
 import cfmtl_lib as cf
 from cfmtl_lib import value
+from cfmtl_lib.estimators.pair_features import PairEncoder
 from cfmtl_lib.experiments.evaluation import monte_carlo
 from cfmtl_lib.policy import treatable
 from cfmtl_lib.strata import draw_strata, observe
@@ -63,6 +64,17 @@ def fitted(name, log=LOG, **options):
 def compared(**options):
     given = {"models": {"Naive": cf.Naive(outcome=LR)}, "cost": 0.4, "folds": 2} | options
     return cf.compare_models(LOG, nuisances=TRUTH, **given)
+
+
+QUICK = cf.FeatureConfig(
+    hidden=(4,), n_networks=1, fit=cf.FitConfig(max_epochs=1, patience=1, validation_share=0.2)
+)
+ALL_HELD_OUT = cf.FeatureConfig(n_networks=1, fit=cf.FitConfig(validation_share=0.999))
+ONE_CLUSTER = cf.IncentiveLog(LOG.x, LOG.t, LOG.c, LOG.y, cluster=np.zeros(N, dtype=int))
+TWO_ROWS = LOG.take(np.array([LOG.t.argmin(), LOG.t.argmax()]))
+WITH_NUMBERS = cf.IncentiveLog(
+    (PAIRS.x, np.ones((len(PAIRS), 1))), PAIRS.t, PAIRS.c, PAIRS.y, n_users=20, n_items=20
+)
 
 
 class NoProbabilities(LogisticRegression):
@@ -458,6 +470,72 @@ CATALOGUE = {
     "width of a layer": (lambda: cf.FeatureConfig(hidden=(64.5,)), "FeatureConfig.hidden: .*found 64.5"),
     "layers as a number": (lambda: cf.FeatureConfig(hidden=64), "FeatureConfig.hidden: .*found 64"),
     "number of networks": (lambda: cf.FeatureConfig(n_networks="4"), "FeatureConfig.n_networks: .*'4'"),
+    # Learners of effects and entire-space models
+    "penalty below 0": (lambda: fitted("CFR", penalty=-1), "penalty: .*>= 0|penalty: .*found -1"),
+    "penalty as text": (lambda: fitted("BNN", penalty="0.1"), "penalty: .*found '0.1'"),
+    "penalty beyond single precision": (lambda: fitted("CFR", penalty=1e99), "penalty: .*1e.06.*found 1e.99"),
+    "weight of a propensity": (
+        lambda: fitted("DragonNet", propensity_weight=None),
+        "propensity_weight: .*None",
+    ),
+    "targeted weight True": (lambda: fitted("DragonNet", targeted_weight=True), "targeted_weight: .*True"),
+    "weight of a cross network": (lambda: fitted("DESCN", cross_weight=np.inf), "cross_weight: .*found inf"),
+    "weight of a risk": (lambda: fitted("ESCM2", risk_weight=np.nan), "risk_weight: .*found nan"),
+    "risk": (lambda: fitted("ESCM2", risk="mrdr"), "risk: expected one of 'ipw', 'dr', found 'mrdr'"),
+    "floor of collecting": (lambda: fitted("MultiIPW", collect_floor=0), "collect_floor: .*found 0"),
+    "floor in percent": (lambda: fitted("ESCM2", collect_floor=5), "collect_floor: .*found 5"),
+    "floor that no weight survives": (
+        lambda: fitted("MultiIPW", collect_floor=1e-300),
+        "collect_floor: .*e-300",
+    ),
+    "experts": (lambda: fitted("MMoE", n_experts=0), "n_experts: .*found 0"),
+    "width as float": (lambda: fitted("TARNet", width=8.0), "width: .*found 8.0. Pass an int"),
+    "settings of pairs for features": (
+        lambda: fitted("TARNet", config=cf.FitConfig()),
+        "config: .*FeatureConfig",
+    ),
+    "settings of features for ids": (
+        lambda: fitted("ESMM", PAIRS, config=QUICK),
+        "config: expected FitConfig",
+    ),
+    "device of a learner": (lambda: fitted("PerfectMatch", device="gpu"), "device: expected one of 'auto'"),
+    "arms of BART": (lambda: fitted("BART", arms="both"), "arms: expected one of 'separate', 'joint'"),
+    "regressor of the X-learner": (lambda: fitted("XLearner", effect=LR), "effect: expected a regressor"),
+    "classifier of the DR-learner": (
+        lambda: fitted("DRLearner", propensity=LinearRegression()),
+        "propensity: expected a classifier",
+    ),
+    "sample without an arm": (
+        lambda: fitted("XLearner", LOG.take(np.argsort(LOG.t)[-90:]), max_rows=2, seed=0),
+        "max_rows: expected enough rows for a sample with both arms, found 2 of 90 rows",
+    ),
+    "folds of two rows": (
+        lambda: fitted("DRLearner", TWO_ROWS, folds=2),
+        "folds: expected at most 1, the number of rows of the larger arm, found 2",
+    ),
+    "one cluster of networks": (
+        lambda: fitted("TARNet", ONE_CLUSTER, config=QUICK),
+        "validation_share: .*clusters.*every cluster",
+    ),
+    "one cluster of trees": (
+        lambda: fitted("CFMTL", ONE_CLUSTER),
+        "validation_share: .*found 0.2, .*cluster",
+    ),
+    "rows all held out": (lambda: fitted("ESMM", config=ALL_HELD_OUT), "validation_share: .*every row"),
+    "rows all held out of a propensity": (
+        lambda: fitted("PerfectMatch", config=ALL_HELD_OUT),
+        "validation_share: .*all 120 rows",
+    ),
+    "folds of encodings": (
+        lambda: PairEncoder(folds=1).fit(PAIRS),
+        "folds: expected a whole number from 2 to 100, found 1",
+    ),
+    "prior of encodings": (lambda: PairEncoder(prior=1e-300).fit(PAIRS), "prior: .*1e-06.*found 1e-300"),
+    "features to encode": (lambda: PairEncoder().fit(LOG), "x: .*integer user and item ids"),
+    "negative id beside numbers": (
+        lambda: WITH_NUMBERS.encoder.matrix(([[0, 1], [3, -1]], np.ones((2, 1)))),
+        r"x: expected ids >= 0, found -1 \(first at row 1\)",
+    ),
     "models as a list": (lambda: compared(models=[cf.Naive()]), "models: expected a mapping"),
     "model that is none": (lambda: compared(models={"LR": LR}), r"models\['LR'\]: .*LogisticRegression"),
     "budget of a comparison": (lambda: compared(budget=40), "budget: .*found 40"),

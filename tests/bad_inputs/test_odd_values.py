@@ -282,3 +282,26 @@ def test_an_odd_parameter_of_an_estimator_is_refused_before_any_fit(kind):
             with pytest.raises(cf.InputError):
                 model(**(learners | {parameter: what})).fit(LOG)
                 pytest.fail(f"{parameter}: {odd} was taken")
+
+
+QUICK = cf.FeatureConfig(hidden=(2,), n_networks=1, fit=cf.FitConfig(max_epochs=1, patience=1))
+LEARNERS = ["XLearner", "DRLearner", "CausalForest", "BART", "BCF", "TARNet", "CFR", "BNN", "PerfectMatch"]
+LEARNERS += ["DragonNet", "DESCN", "ESMM", "MMoE", "MultiIPW", "ESCM2"]
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_an_odd_parameter_of_a_learner_of_effects_is_refused(kind):
+    """Values that a parameter can mean are fitted elsewhere; each of the others has to be refused."""
+    model = getattr(cf, kind)
+    given = {"config": QUICK} if "config" in inspect.signature(model).parameters else {}
+    for name, default in model().get_params(deep=False).items():
+        meant = {"True"} if name == "progress" else {"-1"} if name == "n_jobs" else set()
+        meant |= {"None"} if default is None or name == "max_rows" else set()
+        for odd, what in ODD.items():
+            if odd in meant:
+                continue
+            with pytest.raises(cf.InputError) as caught:
+                model(**(given | {name: what})).fit(LOG)
+                pytest.fail(f"{name}: {odd} was taken")
+            assert caught.value.expected and caught.value.found, (name, odd)
+            assert str(caught.value).startswith(name), (odd, str(caught.value))

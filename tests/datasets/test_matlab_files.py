@@ -133,3 +133,10 @@ def test_no_printed_number_belongs_to_it(tmp_path):
     save_results({"table4": table}, tmp_path / "yelp-dfm", {"command": "none", "seeds": [0]})
     assert comparison.verdicts(tmp_path).equals(before)
     assert {name for name, entry in CATALOG.items() if entry.in_paper} == set(reported_table4()["dataset"])
+
+
+def test_paths_may_be_texts_and_none_are_refused(files):
+    as_texts = read_matrices([str(path) for path in files])
+    assert as_texts.equals(read_matrices(files))
+    with pytest.raises(RatingsError, match="paths: expected at least one file, found none"):
+        read_matrices([])

@@ -1,5 +1,6 @@
 """The table of 401(k) eligibility: its loader, its simulation, and the tables that chapter 12 shows."""
 
+import bz2
 import importlib.util
 
 import numpy as np
@@ -102,6 +103,29 @@ def test_the_study_is_the_one_that_was_published():
     assert len(table) == 9275 and table["net_assets"].median() == MEDIAN_ASSETS
     means = table.groupby("eligible")[["participates", "above_median"]].mean()
     np.testing.assert_allclose(means, [[0, 0.379], [0.704, 0.685]], atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"no archive", "OSError: Invalid data stream"),
+        (bz2.compress(b"e401k,p401k\n" * 999)[:20], "EOFError: Compressed file ended"),
+        (b"", "EOFError"),
+        (bz2.compress(b""), "EmptyDataError: No columns"),
+        (bz2.compress(b"a,b\n1,2\n1,2,3,4\n"), "ParserError: .*Expected 2 fields"),
+        (bz2.compress(b"\xff\xfe,b\n1,2\n"), "UnicodeDecodeError"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_words(content, found, tmp_path):
+    (tmp_path / "401ksubs.csv.bz2").write_bytes(content)
+    with pytest.raises(StudyError, match=f"packed by bzip2, found {found}.*Get the file again"):
+        load_retirement_plan(tmp_path)
+
+
+def test_a_table_without_rows_is_refused():
+    raw, _, _ = simulated_retirement_plan(100)
+    with pytest.raises(StudyError, match="table: expected at least one household, found none"):
+        tidy_retirement_plan(raw[:0])
 
 
 def test_simulated_shares_are_found_within_three_standard_errors(simulation, tables):

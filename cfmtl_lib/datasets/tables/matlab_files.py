@@ -16,12 +16,12 @@ from cfmtl_lib.datasets.tables.columns import ROLES
 from cfmtl_lib.errors import RatingsError
 
 
-def read_matrices(paths: Sequence[Path]) -> pd.DataFrame:
+def read_matrices(paths: Sequence[str | Path]) -> pd.DataFrame:
     """Read the ratings of one or more files with one sparse matrix each, over the same users and items.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of str or Path
         MATLAB files of version 4 to 7, e.g. a training and a test part.
 
     Returns
@@ -36,17 +36,20 @@ def read_matrices(paths: Sequence[Path]) -> pd.DataFrame:
         If a file is missing, is no such MATLAB file, or holds no or several variables, or one that is not
         sparse and real. Also if the shapes of files differ, or a pair occurs twice, in one file or in two.
     """
-    parts = [_entries(path) for path in paths]
+    files = [Path(path) for path in paths]
+    if not files:
+        raise RatingsError("paths", expected="at least one file", found="none")
+    parts = [_entries(path) for path in files]
     shapes = {part.shape for part in parts}
     if len(shapes) > 1:
         raise RatingsError(
-            _joined(paths),
+            _joined(files),
             expected="matrices of one shape, (users, items)",
             found=" and ".join(str(part.shape) for part in parts),
         )
     user = np.concatenate([part.coords[0] for part in parts]).astype(np.int64)
     item = np.concatenate([part.coords[1] for part in parts]).astype(np.int64)
-    _refuse_repeats(paths, user, item, np.repeat(np.arange(len(parts)), [part.nnz for part in parts]))
+    _refuse_repeats(files, user, item, np.repeat(np.arange(len(parts)), [part.nnz for part in parts]))
     rating = np.concatenate([part.data for part in parts]).astype(np.float64)
     return pd.DataFrame(dict(zip(ROLES, (user, item, rating), strict=True)))
 

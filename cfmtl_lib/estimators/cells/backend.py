@@ -189,8 +189,23 @@ def backend_for(
 
 
 def held_out_rows(log: IncentiveLog, share: float, seed: int, fit: int) -> NDArray[np.bool_] | None:
-    """Draw the validation set of a fit, by whole clusters where the log has them; None if the share is 0."""
+    """Draw the validation set of a fit, by whole clusters where the log has them; None if the share is 0.
+
+    Raises
+    ------
+    InputError
+        If no row would be left to fit: the log is one cluster, or the share is too large.
+    """
     if share == 0:
         return None
     rng = np.random.default_rng([seed, fit])
-    return draw_groups(log.groups, lambda n_groups: max(1, round(share * n_groups)), rng)
+    held_out = draw_groups(log.groups, lambda n_groups: max(1, round(share * n_groups)), rng)
+    if held_out.all():
+        unit = "row" if log.cluster is None else "cluster"
+        raise InputError(
+            "validation_share",
+            expected=f"a share of the {unit}s that leaves some to fit",
+            found=f"{share:g}, which holds out every {unit}",
+            advice="Lower it. A single cluster cannot be divided: leave cluster out then.",
+        )
+    return held_out

@@ -308,7 +308,15 @@ class EffectEstimator(LogEstimator):
         if self.max_rows is None or len(log) <= self.max_rows:
             return log
         rng = np.random.default_rng(self.seed)
-        return log.take(np.sort(rng.choice(len(log), self.max_rows, replace=False)))
+        rows = np.sort(rng.choice(len(log), self.max_rows, replace=False))
+        if log.t[rows].min() == log.t[rows].max():
+            raise InputError(
+                "max_rows",
+                expected="enough rows for a sample with both arms",
+                found=f"{self.max_rows} of {len(log)} rows, drawn with t = {log.t[rows[0]]} alone",
+                advice="Raise it, or take another seed.",
+            )
+        return log.take(rows)
 
     def predict_cate(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         r"""Predict the effect on conversions, :math:`\tau(x)`; shape (n,), float64.

@@ -40,6 +40,9 @@ ROWS_PER_PREDICTION = 20_000
 LEAST_ROWS = 20
 """Least number of rows of an arm; stochtree wants more than ten for a tree."""
 
+LARGEST_SEED = 2**31 - 1
+"""Largest seed that stochtree takes."""
+
 ARMS = ("separate", "joint")
 
 
@@ -71,14 +74,17 @@ class _BayesianTrees(EffectEstimator):
         return package, self.columns_.transform(log.x)
 
     def _sampling(self) -> dict[str, Any]:
-        return {
-            "num_gfr": self.n_grown,
-            "num_mcmc": self.n_draws,
-            "general_params": {"random_seed": self.seed, "num_threads": self.n_jobs},
+        seed = int(self.seed)
+        if seed > LARGEST_SEED:  # a hash, so that no small seed has the same draws by design
+            seed = int(np.random.SeedSequence(seed).generate_state(1)[0]) & LARGEST_SEED
+        return {  # stochtree takes Python's integers alone
+            "num_gfr": int(self.n_grown),
+            "num_mcmc": int(self.n_draws),
+            "general_params": {"random_seed": seed, "num_threads": int(self.n_jobs)},
         }
 
     def _mean(self, x: NDArray[np.float64], target: NDArray, package: Any) -> BayesianMean:
-        return BayesianMean(package.BARTModel, self.n_trees, self._sampling()).fit(x, target)
+        return BayesianMean(package.BARTModel, int(self.n_trees), self._sampling()).fit(x, target)
 
     def _fit_payments(
         self, x: NDArray[np.float64], log: IncentiveLog, package: Any

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cfmtl_lib.checks import check_number
 from cfmtl_lib.estimators.effects.networks import HEADS, Batch, NetworkEffects, factual_losses
 from cfmtl_lib.estimators.head_networks import HeadNetwork
+from cfmtl_lib.estimators.network_fits import check_weight
 from cfmtl_lib.models.feature_networks import FeatureConfig
 from cfmtl_lib.runtime.registry import storable
 
@@ -85,9 +85,9 @@ class BNN(NetworkEffects, method="BNN"):
 
     def _check(self) -> None:
         super()._check()
-        check_number(self.penalty, "penalty", low=0)
+        check_weight(self.penalty, "penalty")
 
     def training_loss(self, batch: Batch) -> Tensor:
         """See :meth:`~cfmtl_lib.estimators.effects.networks.NetworkEffects.training_loss`."""
         apart = linear_discrepancy(batch.representation, batch.t)
-        return factual_losses(batch).mean() + self.penalty * apart
+        return factual_losses(batch).mean() + float(self.penalty) * apart

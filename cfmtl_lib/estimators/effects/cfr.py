@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cfmtl_lib.checks import check_number
 from cfmtl_lib.estimators.effects.networks import Batch
 from cfmtl_lib.estimators.effects.tarnet import TARNet
+from cfmtl_lib.estimators.network_fits import check_weight
 from cfmtl_lib.models.feature_networks import FeatureConfig
 
 MMD_ROWS = 512
@@ -71,10 +71,10 @@ class CFR(TARNet, method="CFR"):
 
     def _check(self) -> None:
         super()._check()
-        check_number(self.penalty, "penalty", low=0)
+        check_weight(self.penalty, "penalty")
 
     def training_loss(self, batch: Batch) -> Tensor:
         """See :meth:`~cfmtl_lib.estimators.effects.networks.NetworkEffects.training_loss`."""
         # Rows of a batch are in random order, so the first are a sample.
         apart = squared_mmd(batch.representation[:MMD_ROWS], batch.t[:MMD_ROWS])
-        return super().training_loss(batch) + self.penalty * apart
+        return super().training_loss(batch) + float(self.penalty) * apart

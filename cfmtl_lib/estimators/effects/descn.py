@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cfmtl_lib.checks import check_number
 from cfmtl_lib.estimators.effects.networks import HEADS, Batch, NetworkEffects
 from cfmtl_lib.estimators.head_networks import cross_entropy, product_cross_entropy
+from cfmtl_lib.estimators.network_fits import check_weight
 from cfmtl_lib.models.feature_networks import FeatureConfig
 
 
@@ -51,7 +51,7 @@ class DESCN(NetworkEffects, method="DESCN"):
 
     def _check(self) -> None:
         super()._check()
-        check_number(self.cross_weight, "cross_weight", low=0)
+        check_weight(self.cross_weight, "cross_weight")
 
     def training_loss(self, batch: Batch) -> Tensor:
         """See :meth:`~cfmtl_lib.estimators.effects.networks.NetworkEffects.training_loss`."""
@@ -65,4 +65,4 @@ class DESCN(NetworkEffects, method="DESCN"):
             + product_cross_entropy(-propensity, untreated, (1 - t) * y)
         )
         crossed = t * cross_entropy(untreated + pseudo, y) + (1 - t) * cross_entropy(treated - pseudo, y)
-        return (entire + self.cross_weight * crossed).mean()
+        return (entire + float(self.cross_weight) * crossed).mean()

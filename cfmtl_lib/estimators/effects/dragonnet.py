@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfmtl_lib.checks import check_number
 from cfmtl_lib.estimators.effects.networks import HEADS, Batch, NetworkEffects, factual_losses
 from cfmtl_lib.estimators.head_networks import HeadNetwork, cross_entropy
+from cfmtl_lib.estimators.network_fits import check_weight
 from cfmtl_lib.models.feature_networks import FeatureConfig
 from cfmtl_lib.runtime.registry import storable
 
@@ -104,8 +104,8 @@ class DragonNet(NetworkEffects, method="DragonNet"):
 
     def _check(self) -> None:
         super()._check()
-        check_number(self.propensity_weight, "propensity_weight", low=0)
-        check_number(self.targeted_weight, "targeted_weight", low=0)
+        check_weight(self.propensity_weight, "propensity_weight")
+        check_weight(self.targeted_weight, "targeted_weight")
 
     def training_loss(self, batch: Batch) -> Tensor:
         """See :meth:`~cfmtl_lib.estimators.effects.networks.NetworkEffects.training_loss`."""
@@ -114,5 +114,5 @@ class DragonNet(NetworkEffects, method="DragonNet"):
         propensity = torch.sigmoid(logit).clamp(LEAST_PROPENSITY, 1 - LEAST_PROPENSITY)
         targeted = targeted_losses(batch.logits, propensity, network.epsilon, batch.t, batch.c, batch.y)
         of_treatment = cross_entropy(logit, batch.t)
-        each = factual_losses(batch) + self.propensity_weight * of_treatment + self.targeted_weight * targeted
-        return each.mean()
+        added = float(self.propensity_weight) * of_treatment + float(self.targeted_weight) * targeted
+        return (factual_losses(batch) + added).mean()

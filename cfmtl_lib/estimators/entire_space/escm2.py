@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cfmtl_lib.checks import check_number
 from cfmtl_lib.errors import check_choice
 from cfmtl_lib.estimators.entire_space.base import HEADS
 from cfmtl_lib.estimators.entire_space.esmm import ESMM
-from cfmtl_lib.estimators.entire_space.multi_ipw import inverse_weights
+from cfmtl_lib.estimators.entire_space.multi_ipw import check_floor, inverse_weights
 from cfmtl_lib.estimators.head_networks import cross_entropy
+from cfmtl_lib.estimators.network_fits import check_weight
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.feature_networks import FeatureConfig
 
@@ -40,7 +40,7 @@ class ESCM2(ESMM, method="ESCM2"):
     risk_weight : float
         Weight :math:`\lambda` of the risk; 0 leaves ESMM.
     collect_floor : float
-        Lower bound in (0, 1] of the probabilities that weights divide by.
+        Lower bound, from 1e-6 to 1, of the probabilities that weights divide by.
     config, width, device, seed, progress
         See :class:`~cfmtl_lib.estimators.entire_space.base.EntireSpaceEstimator`.
     """
@@ -67,16 +67,17 @@ class ESCM2(ESMM, method="ESCM2"):
     def _check(self) -> None:
         super()._check()
         check_choice("risk", self.risk, RISKS)
-        check_number(self.risk_weight, "risk_weight", low=0)
-        check_number(self.collect_floor, "collect_floor", low=0, high=1, low_open=True)
+        check_weight(self.risk_weight, "risk_weight")
+        check_floor(self.collect_floor)
 
     def loss(self, logits: Tensor, t: Tensor, c: Tensor, y: Tensor) -> Tensor:
         """See :meth:`~cfmtl_lib.estimators.entire_space.base.EntireSpaceEstimator.loss`."""
-        return super().loss(logits, t, c, y) + self.risk_weight * self.counterfactual_risk(logits, t, c, y)
+        risk = self.counterfactual_risk(logits, t, c, y)
+        return super().loss(logits, t, c, y) + float(self.risk_weight) * risk
 
     def counterfactual_risk(self, logits: Tensor, t: Tensor, c: Tensor, y: Tensor) -> Tensor:
         """Compute the risk of both heads of buying, summed over treated rows, divided by all rows."""
-        weights = inverse_weights(logits[0], c, self.collect_floor)
+        weights = inverse_weights(logits[0], c, float(self.collect_floor))
         total = torch.zeros_like(y)
         for head, (weight, imputed_logit) in enumerate(zip(weights, logits[len(HEADS) :], strict=True), 1):
             error = cross_entropy(logits[head], y)

@@ -41,8 +41,12 @@ class MMoE(EntireSpaceEstimator, method="MMoE"):
         super().__init__(config=config, width=width, device=device, seed=seed, progress=progress)
         self.n_experts = n_experts
 
+    def _check(self) -> None:
+        super()._check()
+        check_count(self.n_experts, "n_experts", most=1000)
+
     def _n_experts(self) -> int:
-        return check_count(self.n_experts, "n_experts", most=1000)
+        return self.n_experts
 
     def loss(self, logits: Tensor, t: Tensor, c: Tensor, y: Tensor) -> Tensor:
         """See :meth:`~cfmtl_lib.estimators.entire_space.base.EntireSpaceEstimator.loss`."""

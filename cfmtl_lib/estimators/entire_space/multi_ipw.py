@@ -7,6 +7,7 @@ from torch import Tensor
 from cfmtl_lib.checks import check_number
 from cfmtl_lib.estimators.entire_space.base import EntireSpaceEstimator
 from cfmtl_lib.estimators.head_networks import cross_entropy
+from cfmtl_lib.estimators.network_fits import LARGEST_WEIGHT
 from cfmtl_lib.models.config import FitConfig
 from cfmtl_lib.models.feature_networks import FeatureConfig
 
@@ -18,6 +19,17 @@ def inverse_weights(collected_logit: Tensor, c: Tensor, floor: float) -> tuple[T
     """
     p = collected_logit.detach().sigmoid()
     return c / p.clamp(min=floor), (1 - c) / (1 - p).clamp(min=floor)
+
+
+def check_floor(value: object) -> float:
+    """Return the lower bound of probabilities that weights divide by: a float from 1e-6 to 1.
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    return check_number(value, "collect_floor", low=1 / LARGEST_WEIGHT, high=1)
 
 
 class MultiIPW(EntireSpaceEstimator, method="Multi-IPW"):
@@ -36,7 +48,7 @@ class MultiIPW(EntireSpaceEstimator, method="Multi-IPW"):
     Parameters
     ----------
     collect_floor : float
-        Lower bound in (0, 1] of the probabilities that weights divide by.
+        Lower bound, from 1e-6 to 1, of the probabilities that weights divide by.
     config, width, device, seed, progress
         See :class:`~cfmtl_lib.estimators.entire_space.base.EntireSpaceEstimator`.
     """
@@ -56,12 +68,12 @@ class MultiIPW(EntireSpaceEstimator, method="Multi-IPW"):
 
     def _check(self) -> None:
         super()._check()
-        check_number(self.collect_floor, "collect_floor", low=0, high=1, low_open=True)
+        check_floor(self.collect_floor)
 
     def loss(self, logits: Tensor, t: Tensor, c: Tensor, y: Tensor) -> Tensor:
         """See :meth:`~cfmtl_lib.estimators.entire_space.base.EntireSpaceEstimator.loss`."""
         collected, bought, without, untreated = logits[:4]
-        with_it, without_it = inverse_weights(collected, c, self.collect_floor)
+        with_it, without_it = inverse_weights(collected, c, float(self.collect_floor))
         buying = with_it * cross_entropy(bought, y) + without_it * cross_entropy(without, y)
         treated = cross_entropy(collected, c) + buying
         return (t * treated + (1 - t) * cross_entropy(untreated, y)).mean()

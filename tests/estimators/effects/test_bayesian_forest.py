@@ -67,3 +67,15 @@ def test_settings_are_checked(world):
         cf.BART(arms="both").fit(world.log)
     with pytest.raises(InputError, match="propensity: expected a classifier"):
         cf.BCF(propensity=3).fit(world.log)
+
+
+def test_any_seed_and_integers_of_numpy_are_taken(world):
+    pytest.importorskip("stochtree", reason="pip install -e '.[baselines]'")
+    log, few = world.log.take(np.arange(200)), {"n_trees": 4, "n_grown": 2, "n_draws": 2}
+    as_numpy = {name: np.int64(value) for name, value in few.items()}
+    for kind in (cf.BART, cf.BCF):
+        seeds = (0, 2**31, 2**32 - 1, np.int64(2**32 - 1))
+        cates = [kind(seed=seed, **few).fit(log).predict_cate(log) for seed in seeds[:3]]
+        again = kind(seed=seeds[3], **as_numpy).fit(log).predict_cate(log)
+        np.testing.assert_array_equal(again, cates[2])
+        assert all((one != other).any() for one, other in ((cates[0], cates[1]), (cates[1], cates[2])))

@@ -49,3 +49,10 @@ def test_without_econml_the_command_that_installs_it_is_named(world, monkeypatch
 def test_settings_are_checked(world, setting):
     with pytest.raises(InputError, match=f"{next(iter(setting))}: expected"):
         cf.CausalForest(**setting).fit(world.log)
+
+
+def test_the_result_does_not_depend_on_the_threads(world):
+    pytest.importorskip("econml", reason="pip install -e '.[baselines]'")
+    log = world.log.take(np.arange(1000))
+    one, two = (cf.CausalForest(n_trees=40, n_jobs=n).fit(log).predict_cate(log) for n in (1, 2))
+    np.testing.assert_array_equal(one, two)

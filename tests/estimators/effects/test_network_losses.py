@@ -1,8 +1,11 @@
 """Losses and penalties of the neural learners of effects, against plain numpy."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 import cfmtl_lib as cf
 from cfmtl_lib.estimators.effects.bnn import TreatmentInputNetwork, linear_discrepancy
@@ -166,3 +169,30 @@ def test_heads_of_bnn_take_the_treatment_as_an_input():
         expected = network.heads(torch.cat([z, torch.full((7, 1), arm)], dim=1))[: len(heads)]
         torch.testing.assert_close(logits[heads], expected)
     assert (logits[0] - logits[3]).abs().min() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (cf.CFR, "penalty"),
+        (cf.BNN, "penalty"),
+        (cf.DragonNet, "propensity_weight"),
+        (cf.DragonNet, "targeted_weight"),
+        (cf.DESCN, "cross_weight"),
+        (cf.ESCM2, "risk_weight"),
+        (cf.ESCM2, "collect_floor"),
+        (cf.MultiIPW, "collect_floor"),
+    ],
+)
+def test_a_weight_may_be_any_number_and_acts(kind, name):
+    """The fit with the weight as a ``Decimal`` is that with a float, and not that with another weight."""
+    study = cf.simulated_features(200, seed=2)
+    fit = cf.FitConfig(max_epochs=3, patience=4, learning_rate=0.01)
+    quick = cf.FeatureConfig(hidden=(4,), n_networks=1, fit=fit)
+    with pytest.warns(ConvergenceWarning):
+        cates = [
+            kind(config=quick, width=3, **{name: weight}).fit(study.log).predict_cate(study.log)
+            for weight in (Decimal("0.5"), 0.5, 1.0)
+        ]
+    np.testing.assert_array_equal(cates[0], cates[1])
+    assert (cates[1] != cates[2]).any()
