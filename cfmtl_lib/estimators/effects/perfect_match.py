@@ -44,8 +44,8 @@ def match_counts(score: Tensor, t: Tensor) -> Tensor:
 class PerfectMatch(NetworkEffects, method="PM"):
     r"""Perfect match: each row of a batch brings along its nearest neighbour of the other arm.
 
-    Neighbours are nearest by the logit of a propensity, fitted first by logistic regression, even where the
-    log has a known one: of a randomised log all rows would be equally near. They are looked
+    Neighbours are nearest by the logit of a propensity, fitted first by logistic regression. It is fitted
+    even where the log has a known one: in a randomised log all rows would be equally near. They are looked
     for in the same batch, with replacement (Schwab et al. 2018, Section 3). The loss is the factual loss of
     rows and neighbours, so each batch is as if treated at random. The network is that of
     :class:`~cfmtl_lib.estimators.effects.tarnet.TARNet`. It estimates :math:`E[Y|T{=}t, x]` for both arms
