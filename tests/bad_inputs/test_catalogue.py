@@ -571,6 +571,10 @@ CATALOGUE = {
     "users as float": (lambda: cf.simulated(n_users=20.0), "n_users: .*found 20.0"),
     "threshold as text": (lambda: cf.load_ratings("ml-1m", threshold="3"), "threshold: .*'3'"),
     "seeds of a table": (lambda: cf.table4(seeds=2.0, progress=False), "seeds: .*found 2.0"),
+    "methods of a table": (
+        lambda: cf.table4(methods=3, seeds=1, progress=False),
+        "methods: expected names, or a text of names, found 3",
+    ),
     "replications": (lambda: monte_carlo.share_bias(0), "n_replications: .*found 0"),
 }
 

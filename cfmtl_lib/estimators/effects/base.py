@@ -132,7 +132,11 @@ class EffectInput:
         encoder = parts["encoder"]
         if encoder is not None and not isinstance(encoder, PairEncoder):
             raise InputError("encoder", expected="a PairEncoder", found=type(encoder).__name__)
-        made.encoder_, made.ids_ = encoder, tuple(parts["ids"])
+        made.encoder_ = encoder
+        made.ids_ = tuple(check_count(k, "ids", least=0) for k in parts["ids"])
+        n_tables = 0 if encoder is None else len(encoder.tables_)
+        if len(set(made.ids_)) != n_tables:
+            raise InputError("ids", expected=f"{n_tables} columns of the encoder", found=repr(made.ids_))
         return made
 
 

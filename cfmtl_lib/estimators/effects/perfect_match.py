@@ -26,7 +26,8 @@ def match_counts(score: Tensor, t: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n,)
-        Counts, which sum to n where both arms have rows; 0 where one has none.
+        Counts, which sum to n where both arms have rows; 0 where one has none. Rows of equal scores share
+        those that ask for them.
     """
     counts = torch.zeros_like(score)
     for arm in (0, 1):
@@ -36,7 +37,12 @@ def match_counts(score: Tensor, t: Tensor) -> Tensor:
         below = (above - 1).clamp(min=0)
         gaps = [(ordered.index_select(0, k) - score).abs() for k in (below, above)]
         nearest = torch.where(gaps[0] <= gaps[1], below, above)
-        found = ordered.index_select(0, nearest).isfinite() & (t != arm)
+        # Equal scores share the rows that ask, in turn: else one row of a category would stand for all.
+        value = ordered.index_select(0, nearest)
+        first, end = (torch.searchsorted(ordered, value, right=after) for after in (False, True))
+        asks = t != arm
+        nearest = first + asks.int().cumsum(0) % (end - first)
+        found = value.isfinite() & asks
         counts = counts.index_add(0, position.index_select(0, nearest), found.to(counts.dtype))
     return counts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cfmtl_lib.checks import describe
 from cfmtl_lib.datasets.study import Study
 from cfmtl_lib.errors import InputError, check_choice
 from cfmtl_lib.experiments.methods import ABLATIONS, METHODS, NET_METHODS, known_methods
@@ -140,6 +141,8 @@ def rows_asked_for(methods: Sequence[str] | str | None, default: Sequence[str] =
     """
     if methods is None:
         return list(default)
+    if not isinstance(methods, str | Iterable):
+        raise InputError("methods", expected="names, or a text of names", found=describe(methods))
     given = [part.strip() for part in methods.split(",")] if isinstance(methods, str) else list(methods)
     names = dict.fromkeys(name for name in given if name != "")
     if not names:

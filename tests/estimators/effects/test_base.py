@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError, ModelFileError
 from cfmtl_lib.estimators.effects import EffectEstimator
-from cfmtl_lib.estimators.effects.base import library_errors
+from cfmtl_lib.estimators.effects.base import EffectInput, library_errors
 from cfmtl_lib.estimators.pair_features import PairEncoder
 
 NEEDS = {"causal forest": "econml", "BART": "stochtree", "BCF": "stochtree"}
@@ -151,3 +151,12 @@ def test_saved_models_predict_the_same_or_are_refused(make, study, tmp_path):
     np.testing.assert_array_equal(
         again.predict_reward(study.test.x, "coupon", 0.4), model.predict_reward(study.test.x, "coupon", 0.4)
     )
+
+
+def test_ids_of_a_file_are_columns_that_its_encoder_has(study):
+    encoder = PairEncoder().fit(study.train)
+    whole = {"seed": 0, "encoder": encoder, "ids": (0, 1)}
+    assert EffectInput.from_parts(whole, None).ids_ == (0, 1)
+    for wrong in ({"ids": (0,)}, {"ids": (0, 0)}, {"ids": (0, -1)}, {"encoder": None}, {"ids": (0, 1.5)}):
+        with pytest.raises(InputError, match="ids: expected"):
+            EffectInput.from_parts(whole | wrong, None)

@@ -92,6 +92,20 @@ def test_matches_are_the_nearest_of_the_other_arm(seed):
     assert not match_counts(*tensors(rows.score, np.ones(60))).any()
 
 
+def test_rows_of_equal_scores_share_their_matches():
+    t = np.repeat([0, 1, 0], [6, 4, 6])
+    found = match_counts(*tensors(np.zeros(16), t)).numpy()
+    np.testing.assert_array_equal(found[t == 1], [3, 3, 3, 3])  # twelve rows ask four
+    assert found.sum() == 16 and set(found[t == 0]) == {0, 1}
+    score = np.random.default_rng(0).integers(0, 3, 400) / 10.0  # a category: three scores
+    t = np.random.default_rng(1).integers(0, 2, 400)
+    found = match_counts(*tensors(score, t)).numpy()
+    for level in np.unique(score):
+        inside = score == level
+        assert found[inside & (t == 1)].sum() == (inside & (t == 0)).sum()
+        assert found[inside].max() <= 6
+
+
 def test_targeted_regularisation_solves_the_equation_of_the_average_effect(rows):
     """At the best perturbation, the plug-in mean of the perturbed outcomes is the doubly robust estimate."""
     g = sigmoid(rows.score)
