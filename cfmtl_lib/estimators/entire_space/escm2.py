@@ -29,9 +29,11 @@ class ESCM2(ESMM, method="ESCM2"):
         \text{dr: } \hat\delta + \frac{C}{p_C} (\delta - \hat\delta)
         + \frac{C}{p_C} (\delta - \hat\delta)^2 ,
 
-    with the learnt :math:`p_C` held fixed. Heads of their own impute :math:`\hat\delta`. The square trains
-    them, with :math:`\delta` held fixed in it. The model estimates :math:`P(C, Y \mid T{=}1, x)` and
-    :math:`P(Y \mid T{=}0, x)`. It uses neither exclusion nor monotonicity and identifies no strata.
+    with the learnt :math:`p_C` held fixed. Heads of their own impute :math:`\hat\delta`. The square, in which
+    :math:`\delta` is held fixed, draws them to it. Both risks have the same slope by :math:`b_1`: the
+    imputation acts through the shared representation alone. The model estimates
+    :math:`P(C, Y \mid T{=}1, x)` and :math:`P(Y \mid T{=}0, x)`. It uses neither exclusion nor monotonicity
+    and identifies no strata.
 
     Parameters
     ----------
@@ -86,5 +88,5 @@ class ESCM2(ESMM, method="ESCM2"):
                 continue
             imputed = nn.functional.softplus(imputed_logit)
             total = total + imputed + weight * (error - imputed)
-            total = total + weight * (error.detach() - imputed).square()  # trains the imputation alone
+            total = total + weight * (error.detach() - imputed).square()  # moves the imputation alone
         return (t * total).mean()

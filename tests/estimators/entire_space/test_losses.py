@@ -148,3 +148,13 @@ def test_heads_are_towers_or_gated_mixtures(n_experts):
             expected = layer @ value["out"][head] + value["out_bias"][head]
             expected += of_user[3 + head] + of_item[3 + head]
             assert found[head, row] == pytest.approx(expected, abs=1e-5)
+
+
+def test_both_risks_have_the_same_slope_by_the_heads_of_buying(rows):
+    slopes = {}
+    for risk in ("ipw", "dr"):
+        total, logits = loss_of(cf.ESCM2(risk=risk, collect_floor=FLOOR), rows, requires_grad=True)
+        total.backward()
+        slopes[risk] = logits.grad.numpy()
+    np.testing.assert_allclose(slopes["dr"][:4], slopes["ipw"][:4], atol=1e-12)
+    assert np.abs(slopes["dr"][4:]).max() > 1e-4 and not slopes["ipw"][4:].any()  # imputation
