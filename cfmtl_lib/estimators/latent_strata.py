@@ -75,7 +75,8 @@ class LatentStrata(StrataEstimator, method="latent strata"):
     assignment : {"given-x", "given-response"}
         What T may depend on. The default is the assumption of the paper.
     config : LatentConfig or sequence of LatentConfig, optional
-        Settings of a fit. Of several, the log chooses one; see :func:`choose_latent_config`.
+        Settings of a fit; ``LatentConfig.for_rows`` if left out. Of several, the log chooses one; see
+        :func:`choose_latent_config`.
     starts : int
         Number of fits that are averaged.
     device : str or torch.device
@@ -179,7 +180,7 @@ class LatentStrata(StrataEstimator, method="latent strata"):
         check_jobs(self.n_jobs)
         check_seed(self.seed)
         _refuse_features(log)
-        return as_candidates(LatentConfig() if self.config is None else self.config)
+        return as_candidates(LatentConfig.for_rows(len(log)) if self.config is None else self.config)
 
     def _choose(self, log: IncentiveLog | ParquetLog, candidates: Sequence[LatentConfig]) -> LatentChoice:
         if isinstance(log, ParquetLog):

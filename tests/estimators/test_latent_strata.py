@@ -155,3 +155,10 @@ def test_a_cached_fit_is_used_again(study, tmp_path):
     again = fit_methods(study, ["latent strata"], device="cpu", cache=cache)["latent strata"]
     assert len(list(tmp_path.iterdir())) == len(cache.used) == 1
     np.testing.assert_array_equal(again.predict_strata(study.test.x), first.predict_strata(study.test.x))
+
+
+def test_small_logs_are_passed_over_more_often():
+    log = cf.simulated(n_users=20, n_items=20, n_pairs=200).train
+    model = cf.LatentStrata(starts=1, device="cpu").fit(log)
+    assert model.config_ == cf.LatentConfig.for_rows(len(log)) != cf.LatentConfig()
+    assert len(model.histories_["start 0"].loss) == 20
