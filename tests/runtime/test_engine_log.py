@@ -185,6 +185,9 @@ def test_every_published_file_says_which_engine_made_it():
         assert labels == sorted(set(labels)) and labels, path
         numba = record["versions"].get("numba", "none")
         for label in labels:
+            if label.startswith("LightGBM"):  # trees
+                assert label == f"LightGBM {record['versions']['lightgbm']}", path
+                continue
             kind, _, rest = label.partition(", ")
             assert kind in ("none", "autograd", "compiled", "data-parallel"), path
             assert kind != "compiled" or rest == f"numba {numba}" != "numba none", path
