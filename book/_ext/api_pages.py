@@ -13,7 +13,8 @@ from sphinx.util.docutils import SphinxDirective
 import cfmtl_lib
 
 LIBRARY = Path(cfmtl_lib.__file__).parent
-NOT_OURS = "set_fit_request, set_predict_proba_request, set_predict_request, set_score_request"
+ROUTED = ("fit", "inverse_transform", "predict", "predict_proba", "score", "transform")
+NOT_OURS = ", ".join(f"set_{method}_request" for method in ROUTED)
 """Methods that scikit-learn adds to every estimator."""
 
 
