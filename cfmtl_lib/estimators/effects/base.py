@@ -5,8 +5,8 @@ A learner fits the outcomes that the reward consists of, so that one fit serves 
 reward of treating is
 
 .. math::
-    (1+c)\,\tau(x) - c\,w(x), \qquad
-    w(x) = E[CY|T{=}1,x] \text{ (coupon)}, \quad w(x) = E[C|T{=}1,x] \text{ (cash)}.
+    &(1+c)\,\tau(x) - c\,w(x), \\
+    &w(x) = E[CY|T{=}1,x] \text{ (coupon)}, \quad w(x) = E[C|T{=}1,x] \text{ (cash)}.
 
 If T does not depend on the potential outcomes given x (unconfoundedness), this is the expected reward.
 Neither exclusion nor monotonicity is used.

@@ -17,8 +17,8 @@ class DESCN(NetworkEffects, method="DESCN"):
     :math:`\tau'` on the scale of logits. The loss of a row is (Zhong et al. 2022, Section 4)
 
     .. math::
-        \ell(\pi, T) + \ell(\pi \mu_1, T Y) + \ell((1 - \pi) \mu_0, (1 - T) Y)
-        + \gamma \left[ T\, \ell(\mu_1', Y) + (1 - T)\, \ell(\mu_0', Y) \right] ,
+        &\ell(\pi, T) + \ell(\pi \mu_1, T Y) + \ell((1 - \pi) \mu_0, (1 - T) Y) \\
+        &+ \gamma \left[ T\, \ell(\mu_1', Y) + (1 - T)\, \ell(\mu_0', Y) \right] ,
 
     where :math:`\mathrm{logit}\,\mu_1' = \mathrm{logit}\,\mu_0 + \tau'` and
     :math:`\mathrm{logit}\,\mu_0' = \mathrm{logit}\,\mu_1 - \tau'`. The second and third terms take all

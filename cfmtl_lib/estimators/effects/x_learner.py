@@ -27,9 +27,9 @@ class XLearner(EffectEstimator, method="X-learner"):
     With the means :math:`\mu_t(x) = E[Y|T{=}t,x]` of outcome regressions and the propensity e, it regresses
 
     .. math::
-        Y - \mu_0(x) \text{ on the treated: } \tau_1(x), \qquad
-        \mu_1(x) - Y \text{ on the untreated: } \tau_0(x), \qquad
-        \tau(x) = e(x)\,\tau_0(x) + (1 - e(x))\,\tau_1(x) .
+        &Y - \mu_0(x) \text{ on the treated: } \tau_1(x), \\
+        &\mu_1(x) - Y \text{ on the untreated: } \tau_0(x), \\
+        &\tau(x) = e(x)\,\tau_0(x) + (1 - e(x))\,\tau_1(x) .
 
     It estimates :math:`\tau(x) = E[Y|T{=}1,x] - E[Y|T{=}0,x]`. Payments are means of treated rows alone,
     E[CY|T=1,x] and E[C|T=1,x], by classifiers: the untreated collect nothing, so there is no effect to
