@@ -3,8 +3,8 @@ r"""What the entire-space models share: four heads, their fit, and the rewards t
 The heads are conditional probabilities, given x:
 
 .. math::
-    p_C &= P(C{=}1 \mid T{=}1), & b_1 &= P(Y{=}1 \mid C{=}1, T{=}1), \\
-    b_2 &= P(Y{=}1 \mid C{=}0, T{=}1), & b_0 &= P(Y{=}1 \mid T{=}0).
+    &p_C = P(C{=}1 \mid T{=}1), \quad b_1 = P(Y{=}1 \mid C{=}1, T{=}1), \\
+    &b_2 = P(Y{=}1 \mid C{=}0, T{=}1), \quad b_0 = P(Y{=}1 \mid T{=}0).
 
 So :math:`\mu_1 = p_C b_1 + (1 - p_C) b_2` and :math:`\mu_0 = b_0`. A used coupon has probability
 :math:`p_C b_1`, a collected incentive :math:`p_C`. A reward is linear in these for any scenario and cost.
