@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from textwrap import fill
 from typing import Any, Self
 
 import numpy as np
@@ -54,8 +55,8 @@ class AutoPolicy(LogEstimator):
     3. The policies of the candidates, and of their non-negative combination (the stack), are valued out of
        fold (:mod:`~cfmtl_lib.deployment.policy_choice`). The stack is chosen, unless the best candidate earns
        more than it by two paired standard errors.
-    4. The whole procedure, choice included, is valued on folds that had no part in it. If that value is not
-       above 0 by ``errors`` standard errors, the recommended policy is to treat nobody.
+    4. The whole procedure is valued fold by fold, each with calibration and choice by the others' scores. If
+       that value is not above 0 by ``errors`` standard errors, the recommended policy is to treat nobody.
 
     Parameters
     ----------
@@ -91,8 +92,8 @@ class AutoPolicy(LogEstimator):
     reason_ : str
         Reason of the recommendation.
     value_ : Estimate
-        Value of ``out_of_fold_policy_`` against treating nobody, in conversions a unit. It is the value of
-        the procedure: no row was used to fit, calibrate or choose the policy that decides about it.
+        Value of ``out_of_fold_policy_`` against treating nobody, in conversions a unit: of the procedure. A
+        row enters neither the fits that predict it nor the scores that calibrate and choose for it.
     out_of_fold_policy_ : ndarray of shape (n,), bool
         Policy of the procedure at the rows of the log, also where it is not recommended.
     out_of_fold_reward_ : ndarray of shape (n,), float64
@@ -372,15 +373,14 @@ class AutoPolicy(LogEstimator):
         """Say in words what was chosen, what it earns, and by how much it leads each other policy."""
         check_is_fitted(self, "comparison_")
         best = f"nobody (best candidate: {self.chosen_})" if self.recommends_nobody_ else self.chosen_
-        lines = [f"Recommended: {best}, because {self.reason_}."]
-        lines.append(f"Value against nobody, choice included: {self.value_}.")
+        lines = [f"Recommended: {best}, because {self.reason_}.", f"Value, choice included: {self.value_}."]
         for row in self.comparison_:
             name = row["policy"]
             if row["note"]:
                 lines.append(f"  {name}: not compared ({row['note']})")
             elif name != self.chosen_:
                 lines.append(f"  against {name}: {row['behind']:+.4f} ± {row['behind_error']:.4f}")
-        return "\n".join(lines)
+        return "\n".join(fill(line, 74, subsequent_indent="    ") for line in lines)
 
 
 def _row(

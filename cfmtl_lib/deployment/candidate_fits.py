@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,24 @@ def default_candidates(log: IncentiveLog, *, device: str = "auto", seed: int = 0
     }
 
 
+def check_named(subject: str, models: Any) -> Mapping[str, LogEstimator]:
+    """Return a mapping of names to at least one model.
+
+    Raises
+    ------
+    InputError
+        If it is none, or empty.
+    """
+    if not isinstance(models, Mapping) or not models:
+        raise InputError(
+            subject,
+            expected="a mapping of names to at least one estimator",
+            found=describe(models),
+            advice='Write {"CF-MTL": cfmtl_lib.CFMTL()}.',
+        )
+    return models
+
+
 def check_candidates(candidates: object) -> None:
     """Check that candidates are unfitted estimators by name.
 
@@ -78,14 +96,7 @@ def check_candidates(candidates: object) -> None:
     InputError
         If they are not, or a name is one of :data:`~cfmtl_lib.deployment.policy_choice.RESERVED`.
     """
-    if not isinstance(candidates, Mapping) or not candidates:
-        raise InputError(
-            "candidates",
-            expected="a mapping of names to at least one estimator",
-            found=describe(candidates),
-            advice='Write {"CF-MTL": cfmtl_lib.CFMTL()}.',
-        )
-    for name, model in candidates.items():
+    for name, model in check_named("candidates", candidates).items():
         if not isinstance(name, str) or name in RESERVED:
             known = ", ".join(map(repr, RESERVED))
             raise InputError("candidates", expected=f"names other than {known}", found=describe(name))
@@ -113,6 +124,40 @@ def too_little(log: IncentiveLog, folds: int) -> str:
     if (events := rarer(log.y)) < FEWEST_EVENTS:
         return f"only {events} of {len(log):,} rows differ from the others in their conversion"
     return ""
+
+
+class FoldFit(NamedTuple):
+    """Fit of a model without some rows, and what it predicts for them.
+
+    Attributes
+    ----------
+    model : fitted estimator
+    rows : ndarray of shape (m,), int64
+        Positions of the rows left out.
+    reward : ndarray of shape (m,), float64
+        Predicted reward.
+    log_likelihood : ndarray of shape (m,), float64
+        Log-likelihood in nats; NaN where no strata are identified.
+    """
+
+    model: LogEstimator
+    rows: NDArray[np.int64]
+    reward: NDArray[np.float64]
+    log_likelihood: NDArray[np.float64]
+
+
+def fit_without(
+    model: LogEstimator, log: IncentiveLog, left_out: NDArray[np.bool_], scenario: str, cost: float
+) -> FoldFit:
+    """Fit a clone of a model to the rows that are not left out, and predict those that are."""
+    rows = np.flatnonzero(left_out)
+    held_out = log.take(rows)
+    fitted = clone(model).fit(log.take(~left_out))
+    reward = np.asarray(fitted.predict_reward(held_out.x, scenario, cost))
+    likelihood = np.full(len(rows), np.nan)
+    if hasattr(fitted, "predict_strata"):
+        likelihood = cell_log_likelihood(fitted.predict_strata(held_out.x), held_out)
+    return FoldFit(fitted, rows, reward, likelihood)
 
 
 @dataclass
@@ -152,22 +197,17 @@ def fit_by_fold(
     for name, k in track(jobs, total=len(jobs), label="Candidates: fits", enabled=progress):
         if name in made.notes:
             continue
-        rows = np.flatnonzero(fold == k)
-        held_out = log.take(rows)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TrustWarning)  # candidates are judged by what they earn
             try:
-                model = clone(candidates[name]).fit(log.take(fold != k))
-                reward = np.asarray(model.predict_reward(held_out.x, scenario, cost))
+                fit = fit_without(candidates[name], log, fold == k, scenario, cost)
             except InputError as error:
                 made.notes[name] = str(error)
                 for part in (made.models, made.predicted, made.log_likelihood):
                     part.pop(name, None)
                 continue
-        made.models.setdefault(name, []).append(model)
-        made.predicted.setdefault(name, np.empty(len(log)))[rows] = reward
-        nats = np.nan
-        if hasattr(model, "predict_strata"):
-            nats = float(cell_log_likelihood(model.predict_strata(held_out.x), held_out).sum()) / len(log)
+        made.models.setdefault(name, []).append(fit.model)
+        made.predicted.setdefault(name, np.empty(len(log)))[fit.rows] = fit.reward
+        nats = float(fit.log_likelihood.sum()) / len(log)
         made.log_likelihood[name] = made.log_likelihood.get(name, 0.0) + nats
     return made

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 from cfmtl_lib.checks import check_count, check_flag, describe
+from cfmtl_lib.deployment.candidate_fits import check_named, fit_without
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator
-from cfmtl_lib.estimators.likelihood import cell_log_likelihood, cell_probabilities
+from cfmtl_lib.estimators.likelihood import cell_probabilities
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit, fold_of_rows
@@ -90,7 +91,7 @@ def compare_models(
     ['CF-OR']
     """
     check_log(log)
-    for name, model in _named(models).items():
+    for name, model in check_named("models", models).items():
         if isinstance(model, type) or not hasattr(model, "predict_reward"):
             raise InputError(f"models[{name!r}]", expected="an unfitted estimator", found=describe(model))
     labels, budget, cost = log.clusters(clusters), check_share(budget), check_cost(cost)
@@ -106,13 +107,9 @@ def compare_models(
     treated = {name: np.zeros(n, dtype=bool) for name in models}
     jobs = [(name, k) for name in models for k in range(int(fold.max()) + 1)]
     for name, k in track(jobs, total=len(jobs), label="Comparing: fits", enabled=progress):
-        held_out = np.flatnonzero(fold == k)
-        model = clone(models[name]).fit(log.take(fold != k))
-        rows = log.x[held_out]
-        treated[name][held_out] = allocate(model.predict_reward(rows, scenario, cost), budget)
-        if hasattr(model, "predict_strata"):
-            p = model.predict_strata(rows)
-            likelihood[name][held_out] = _likelihood(p, log, held_out)
+        fit = fit_without(models[name], log, fold == k, scenario, cost)
+        treated[name][fit.rows] = allocate(fit.reward, budget)
+        likelihood[name][fit.rows] = fit.log_likelihood
     earned = {name: treat * reward for name, treat in treated.items()}
     table = pd.concat(
         [
@@ -123,23 +120,6 @@ def compare_models(
     )
     table.attrs["cautions"] = told
     return table
-
-
-def _named(models: Mapping[str, LogEstimator]) -> Mapping[str, LogEstimator]:
-    if not isinstance(models, Mapping) or not models:
-        raise InputError(
-            "models",
-            expected="a mapping of names to at least one estimator",
-            found=describe(models),
-            advice='Write {"CF-MTL": cfmtl_lib.CFMTL()}.',
-        )
-    return models
-
-
-def _likelihood(p: NDArray[np.float64], log: IncentiveLog, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-    everywhere = np.full((len(log), p.shape[1]), 0.2)
-    everywhere[rows] = p
-    return cell_log_likelihood(everywhere, log)[rows]
 
 
 def _against_best(

@@ -1,9 +1,11 @@
 """Choice between the policies of several models by what they earn on rows that the models have not seen.
 
-Each step is judged on rows that had no part in it. A model predicts a fold from the other folds. A
-calibration of a fold's predictions is fitted to the other folds. The value of the procedure as a whole comes
-from a second round. For each fold, calibration and choice are repeated on the other folds, and the winner's
-policy is valued on the fold. So the value does not profit from having been the largest of several.
+A model predicts a fold from the other folds. A calibration of a fold's predictions is fitted to the scores of
+the other folds. The value of the procedure as a whole comes from a second round. For each fold, calibration
+and choice are repeated with the scores of the other folds, and the winner's policy is valued on the fold. So
+the value does not profit from having been the largest of several. One trace of a fold stays: the fits that
+predict the other folds have seen it. A test looks for a bias; fits nested twice would cost as many times more
+as there are folds.
 """
 
 from __future__ import annotations

@@ -232,13 +232,13 @@ def fit_methods(
     models = {name: estimator(name, device=device, seed=seed, **fit_settings) for name in names}
     of_moments = [model for model in models.values() if isinstance(model, MomentEstimator)]
     v1 = [model for model in models.values() if isinstance(model, CFMTLv1)]
-    joint = [model for model in models.values() if isinstance(model, CFMTL) and model not in v1]
-    latent = [model for model in models.values() if isinstance(model, LatentStrata)]
-    others = [m for m in models.values() if not isinstance(m, MomentEstimator | CFMTL | LatentStrata)]
+    in_one_stage = CFMTL | LatentStrata
+    joint = [model for model in models.values() if isinstance(model, in_one_stage) and model not in v1]
+    others = [model for model in models.values() if not isinstance(model, MomentEstimator | in_one_stage)]
     # The long fits first, so that they do not end alone.
     jobs: list[Callable[[], None]] = [
         partial(fit_two_stage, v1, study, cache),
-        *(partial(fit_joint, model, study, cache) for model in [*joint, *latent]),
+        *(partial(fit_joint, model, study, cache) for model in joint),
         *(partial(model.fit, study.train) for model in others),
         partial(_fit_moments, of_moments, study, cache),
     ]

@@ -26,7 +26,7 @@ from cfmtl_lib.protocol import CONSTRUCTIONS, LABELLINGS, PAPER
 from cfmtl_lib.runtime.devices import resolve_device
 from cfmtl_lib.runtime.engine_log import engines_inside, note_engines
 from cfmtl_lib.runtime.files import try_folder
-from cfmtl_lib.runtime.fit_cache import FitCache, Origin, provenance_of_fits
+from cfmtl_lib.runtime.fit_cache import FitCache, Origin, content_hash, provenance_of_fits
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.runtime.provenance import RunRecord, save_together
 from cfmtl_lib.runtime.threads import load_before_threads, one_torch_thread
@@ -208,6 +208,12 @@ class StudyContext:
             "labelling": study.labelling,
             "construction": study.construction,
         }
+
+    @property
+    def content(self) -> str:
+        """Hash what an experiment on this study depends on: the log, the test pairs and their strata."""
+        log, test = self.study.train, self.study.test
+        return content_hash(log.x, log.t, log.c, log.y, log.pair_space, test.x, test.stratum)
 
     def fitted(self, names: Sequence[str], **fit_settings: Any) -> dict[str, LogEstimator]:
         """Fit methods with the seed of the study; see :func:`~cfmtl_lib.experiments.methods.fit_methods`."""

@@ -177,11 +177,12 @@ def minimise(
             history.loss.append(epoch_loss)
             if after_epoch is not None:
                 after_epoch(history)
-            planned = schedule is not None
-            if history.n_epochs == config.max_epochs if planned else n_stalled == config.patience:
+            at_the_end = history.n_epochs == config.max_epochs
+            as_planned = at_the_end if schedule is not None else n_stalled == config.patience
+            if as_planned:
                 history.converged = True
                 break
-            if history.n_epochs == config.max_epochs:
+            if at_the_end:
                 warnings.warn(
                     f"{label}: max_epochs={config.max_epochs} came before {config.patience} stalled epochs.",
                     ConvergenceWarning,

@@ -65,11 +65,12 @@ def test_the_table_compares_every_candidate_with_the_chosen_one(study, auto):
     assert list(auto.models_) == ["lines"] and len(auto.models_["lines"]) == 5
     text = auto.summary()
     assert text.startswith("Recommended: stack, because its policy earns 0.")
+    assert max(map(len, text.splitlines())) <= 74
     assert "against response: +0.0" in text and "refuses: not compared (log: expected another log" in text
 
 
-def test_no_row_has_a_part_in_what_decides_about_it(study, auto):
-    """Other outcomes in a fold change no decision in that fold, and some in the others."""
+def test_outcomes_of_a_fold_do_not_change_a_models_order_there(study):
+    """Neither its fit nor, as that is monotone, its calibration: only decisions in other folds change."""
     fold = cf.nuisances.cross_fitting.fold_of_rows(study.log, 5, 0)
     log, here = study.log, fold == 2
     flipped = cf.IncentiveLog(

@@ -40,7 +40,6 @@ from cfmtl_lib.experiments.studies import (
 from cfmtl_lib.policy.rewards import SCENARIOS
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
-from cfmtl_lib.runtime.fit_cache import content_hash
 
 LEARNING_PACKAGES = ("lightgbm", "econml", "stochtree")
 """Packages that fits may come from; their versions are part of the provenance and of the cache's key."""
@@ -162,10 +161,10 @@ def summary_of(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["labelling", "construction", "scenario", "method"]
     by = rows.groupby(keys, sort=False)["reward"]
     table = by.agg(mean="mean", se="sem", seeds="count").reset_index()
-    strata = {name: issubclass(type(estimator(name)), StrataEstimator) for name in known_methods()}
+    strata = {name for name in known_methods() if isinstance(estimator(name), StrataEstimator)}
     return table.assign(
         kind=[kind_of(name) for name in table["method"]],
-        strata=[strata.get(name, False) for name in table["method"]],
+        strata=table["method"].isin(strata),
     )
 
 
@@ -216,10 +215,7 @@ def _rows(name: str, context: StudyContext) -> list[dict[str, Any]]:
         settings=sorted(settings.items()),
         device=resolve_device(context.device).type,
         packages=package_versions(),
-        data=content_hash(
-            *(getattr(study.train, part) for part in ("x", "t", "c", "y", "pair_space")),
-            *(study.test.x, study.test.stratum),
-        ),
+        data=context.content,
     )
     key = context.key | {"method": name, "seed": study.seed}
     return [key | {"scenario": scenario} | part for scenario, part in zip(SCENARIOS, numbers, strict=True)]

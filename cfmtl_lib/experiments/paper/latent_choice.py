@@ -38,7 +38,6 @@ from cfmtl_lib.models.latent_networks import ASSIGNMENTS, LatentConfig
 from cfmtl_lib.policy.rewards import SCENARIOS, expected_reward
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.devices import resolve_device
-from cfmtl_lib.runtime.fit_cache import content_hash
 
 MOST_STARTS = 8
 """Number of starts averaged at most, the default of ``LatentStrata``."""
@@ -116,10 +115,7 @@ def _rows(candidates: Sequence[LatentConfig], context: StudyContext) -> TableRow
                 starts=MOST_STARTS,
                 seed=study.seed,
                 device=resolve_device(context.device).type,
-                data=content_hash(
-                    *(getattr(study.train, part) for part in ("x", "t", "c", "y", "pair_space")),
-                    *(study.test.x, study.test.stratum),
-                ),
+                data=context.content,
             )
         ]
         best = max(row["held_out"] for row in of_assignment)
