@@ -68,7 +68,6 @@ from .estimators.effects import (
     EffectEstimator as EffectEstimator,
     PerfectMatch as PerfectMatch,
     TARNet as TARNet,
-    XLearner as XLearner,
 )
 from .estimators.entire_space.escm2 import ESCM2 as ESCM2
 from .estimators.entire_space.esmm import ESMM as ESMM
@@ -79,7 +78,7 @@ from .estimators.latent_strata import (
     choose_latent_config as choose_latent_config,
 )
 from .estimators.pair_features import PairEncoder as PairEncoder
-from .estimators.meta_learners.dr_learner import DRLearner as DRLearner
+from .estimators.meta_learners import DRLearner as DRLearner, XLearner as XLearner
 from .experiments.methods import METHODS as METHODS, fit_methods as fit_methods
 from .experiments.paper.fit_variants import fit_variants as fit_variants
 from .experiments.studies import StudySettings as StudySettings

@@ -22,10 +22,10 @@ from cfmtl_lib.estimators.base import LogEstimator
 from cfmtl_lib.estimators.cfmtl import CFMTL
 from cfmtl_lib.estimators.cfmtl_v1 import CFMTLv1
 from cfmtl_lib.estimators.counterfactual import CFIPS, CFOR
-from cfmtl_lib.estimators.effects.x_learner import XLearner
 from cfmtl_lib.estimators.latent_strata import LatentStrata
 from cfmtl_lib.estimators.likelihood import cell_log_likelihood
 from cfmtl_lib.estimators.meta_learners.dr_learner import DRLearner
+from cfmtl_lib.estimators.meta_learners.x_learner import XLearner
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.boosted import rarer
 from cfmtl_lib.runtime.progress import track

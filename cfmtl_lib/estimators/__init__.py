@@ -11,7 +11,7 @@ from cfmtl_lib.estimators.entire_space.esmm import ESMM
 from cfmtl_lib.estimators.entire_space.mmoe import MMoE
 from cfmtl_lib.estimators.entire_space.multi_ipw import MultiIPW
 from cfmtl_lib.estimators.latent_strata import LatentStrata
-from cfmtl_lib.estimators.meta_learners.dr_learner import DRLearner
+from cfmtl_lib.estimators.meta_learners import DRLearner, XLearner
 
 __all__ = [
     "CFDR",
@@ -37,4 +37,5 @@ __all__ = [
     "Naive",
     "ORNet",
     "StrataEstimator",
+    "XLearner",
 ]

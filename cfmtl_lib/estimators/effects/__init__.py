@@ -9,7 +9,6 @@ from cfmtl_lib.estimators.effects.descn import DESCN
 from cfmtl_lib.estimators.effects.dragonnet import DragonNet
 from cfmtl_lib.estimators.effects.perfect_match import PerfectMatch
 from cfmtl_lib.estimators.effects.tarnet import TARNet
-from cfmtl_lib.estimators.effects.x_learner import XLearner
 
 __all__ = [
     "BART",
@@ -23,5 +22,4 @@ __all__ = [
     "EffectInput",
     "PerfectMatch",
     "TARNet",
-    "XLearner",
 ]

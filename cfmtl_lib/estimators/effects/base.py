@@ -14,17 +14,16 @@ Neither exclusion nor monotonicity is used.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cfmtl_lib.checks import check_count, check_flag, check_seed
-from cfmtl_lib.errors import InputError, LogError
+from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator, as_log, labels_of
 from cfmtl_lib.estimators.likelihood import outcome_log_likelihood
 from cfmtl_lib.estimators.pair_features import ENCODINGS, PairEncoder, encoding_names, refuse_files
@@ -33,7 +32,7 @@ from cfmtl_lib.logs.encoding import FeatureRows, FrameEncoder
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
-from cfmtl_lib.nuisances.learners import category_columns, columns_of_numbers
+from cfmtl_lib.nuisances.learners import category_columns
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.runtime.registry import storable
 
@@ -43,6 +42,38 @@ CATE = "cate"
 
 PAID = tuple(payment_of(scenario).moment for scenario in ("coupon", "cash"))
 """Names of the payments: E[CY|T=1,x], E[C|T=1,x]."""
+
+
+def reward_of_effects(
+    effects: Mapping[str, NDArray[np.float64]],
+    scenario: str,
+    cost: float | ArrayLike,
+    index: pd.Index | None = None,
+) -> NDArray[np.float64]:
+    """Compute the reward of treating each row from its effects.
+
+    Parameters
+    ----------
+    effects : mapping of str to ndarray of shape (n,)
+        Result of :meth:`EffectEstimator.predict_effects`.
+    scenario : {"coupon", "cash"}
+    cost : float, or array_like of shape (n,)
+        Cost of a paid incentive, in conversions.
+    index : pandas.Index, optional
+        Labels of the rows, which a Series of costs has to match.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        Reward in conversions.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        If the scenario is unknown, or a cost is no finite number from 0.
+    """
+    paid = effects[payment_of(scenario).moment]
+    return reward_of_means(effects[CATE], np.zeros(len(paid)), paid, cost, index=index)
 
 
 @storable
@@ -140,106 +171,6 @@ class EffectInput:
         return made
 
 
-@storable
-class NumberColumns:
-    """Columns of x for learners that take neither codes of categories nor missing numbers.
-
-    Floats without an encoder stay. For columns of a table see
-    :func:`~cfmtl_lib.nuisances.learners.columns_of_numbers`.
-
-    Attributes
-    ----------
-    transformer_ : ColumnTransformer or None
-        Fitted transformer; None where there is nothing to do.
-    """
-
-    def __init__(self) -> None:
-        self.transformer_: Any = None
-
-    def fit(self, log: IncentiveLog) -> Self:
-        """Learn levels, medians and scales from a log of features."""
-        if log.encoder is not None:
-            made = columns_of_numbers(log.encoder).set_params(sparse_threshold=0.0)
-            self.transformer_ = made.fit(np.asarray(log.x))
-        return self
-
-    def transform(self, x: NDArray) -> NDArray[np.float64]:
-        """Prepare rows; shape (n, number of columns), float64, without NaN."""
-        values = np.array(x, dtype=np.float64)  # a copy: stochtree wants arrays that can be written to
-        return values if self.transformer_ is None else np.asarray(self.transformer_.transform(values))
-
-    def to_parts(self) -> dict[str, Any]:
-        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
-        return {"transformer": self.transformer_}
-
-    @classmethod
-    def from_parts(cls, parts: Mapping[str, Any], device: Any) -> Self:
-        """See :class:`~cfmtl_lib.runtime.registry.Part`."""
-        made = cls()
-        made.transformer_ = parts["transformer"]
-        return made
-
-
-def optional_package(module: str, method: str) -> Any:
-    """Import a module of a package that the library does not need otherwise.
-
-    Raises
-    ------
-    InputError
-        If it is not installed; the message has the command that installs it.
-    """
-    package = module.split(".")[0]
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            method,
-            expected=f"the package {package}",
-            found=f"none that can be imported ({error})"[:200],
-            advice=f"Install it: pip install {package}, or this library with its extra 'baselines'.",
-        ) from error
-
-
-def refuse_small_arms(log: IncentiveLog, least: int, method: str) -> None:
-    """Refuse a log with too few rows of an arm for a learner of another library.
-
-    Raises
-    ------
-    LogError
-        If an arm has fewer than ``least`` rows.
-    """
-    treated = int(log.t.sum())
-    arm, n_rows = min(((1, treated), (0, len(log) - treated)), key=lambda pair: pair[1])
-    if n_rows < least:
-        raise LogError(
-            "t",
-            expected=f"at least {least} rows in each arm for {method}",
-            found=f"{n_rows} with t = {arm}",
-            advice="Take XLearner, or CFOR, which predict rates where rows are few.",
-        )
-
-
-@contextmanager
-def library_errors(method: str, package: str) -> Iterator[None]:
-    """Turn an error inside another library into one that says which fit it was.
-
-    Raises
-    ------
-    InputError
-        If the library raises anything.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, ArithmeticError, RuntimeError, IndexError, MemoryError) as problem:
-        words = (str(problem).strip() or "no message").splitlines()[0]
-        raise InputError(
-            method,
-            expected=f"a log and settings that {package} can fit",
-            found=f"{type(problem).__name__}: {words[:200]}",
-            advice="Look for columns without variation, or take other settings.",
-        ) from problem
-
-
 class EffectEstimator(LogEstimator):
     """Base class of the learners of effects on conversions and on payments.
 
@@ -334,15 +265,33 @@ class EffectEstimator(LogEstimator):
         """
         return self._predict(x, (CATE,))[CATE]
 
+    def predict_effects(self, x: IncentiveLog | FeatureRows) -> dict[str, NDArray[np.float64]]:
+        r"""Predict the effect on conversions and both payments in one pass.
+
+        :func:`reward_of_effects` makes the reward of any scenario and cost from them. Where predictions are
+        slow, as for Bayesian trees, this saves one pass for each further scenario.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n,), float64
+            "cate" for :math:`\tau(x)`, and the payments "collected_and_converted_treated" (E[CY|T=1,x]) and
+            "collected_treated" (E[C|T=1,x]).
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        LogError
+            If x is not what the model was fitted on.
+        """
+        return self._predict(x, (CATE, *PAID))
+
     def predict_reward(
         self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
-        paid = payment_of(scenario).moment
-        effects = self._predict(x, (CATE, paid))
-        return reward_of_means(
-            effects[CATE], np.zeros(len(effects[CATE])), effects[paid], cost, index=labels_of(x)
-        )
+        effects = self._predict(x, (CATE, payment_of(scenario).moment))
+        return reward_of_effects(effects, scenario, cost, index=labels_of(x))
 
     def _predict(self, x: IncentiveLog | FeatureRows, names: Collection[str]) -> dict[str, NDArray]:
         check_is_fitted(self, "input_")

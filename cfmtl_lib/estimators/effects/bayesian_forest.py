@@ -17,10 +17,8 @@ from sklearn.base import BaseEstimator
 
 from cfmtl_lib.checks import check_count, check_jobs
 from cfmtl_lib.errors import InputError, check_choice
-from cfmtl_lib.estimators.effects.base import (
-    CATE,
-    PAID,
-    EffectEstimator,
+from cfmtl_lib.estimators.effects.base import CATE, PAID, EffectEstimator
+from cfmtl_lib.estimators.effects.other_libraries import (
     NumberColumns,
     library_errors,
     optional_package,

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfmtl_lib.checks import check_count, check_jobs
-from cfmtl_lib.estimators.effects.base import (
-    CATE,
-    PAID,
-    EffectEstimator,
+from cfmtl_lib.estimators.effects.base import CATE, PAID, EffectEstimator
+from cfmtl_lib.estimators.effects.other_libraries import (
     NumberColumns,
     library_errors,
     optional_package,

@@ -10,7 +10,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, LogError, ModelFileError
 from cfmtl_lib.estimators.effects import EffectEstimator
-from cfmtl_lib.estimators.effects.base import EffectInput, library_errors
+from cfmtl_lib.estimators.effects.base import CATE, EffectInput, reward_of_effects
+from cfmtl_lib.estimators.effects.other_libraries import library_errors
 from cfmtl_lib.estimators.pair_features import PairEncoder
 
 NEEDS = {"causal forest": "econml", "BART": "stochtree", "BCF": "stochtree"}
@@ -72,6 +73,12 @@ def test_pairs_and_pairs_with_features_are_fitted(make, study):
     reward = beside.predict_reward((train.x, numbers), "coupon", 0.4)
     np.testing.assert_array_equal(beside.predict_reward(both, "coupon", 0.4), reward)
     assert np.isfinite(reward).all()
+    effects = model.predict_effects(study.test.x)
+    for scenario in ("coupon", "cash"):
+        np.testing.assert_array_equal(
+            reward_of_effects(effects, scenario, 0.3), model.predict_reward(study.test.x, scenario, 0.3)
+        )
+    np.testing.assert_array_equal(effects[CATE], cate)
 
 
 def test_tables_with_categories_and_missing_numbers_are_fitted(make, campaign):
