@@ -29,7 +29,7 @@ from cfmtl_lib.runtime.files import try_folder
 from cfmtl_lib.runtime.fit_cache import FitCache, Origin, content_hash, provenance_of_fits
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.runtime.provenance import RunRecord, save_together
-from cfmtl_lib.runtime.threads import load_before_threads, one_torch_thread
+from cfmtl_lib.runtime.threads import load_before_threads, one_thread_beside, one_torch_thread
 
 TableRows = Mapping[str, list[dict[str, Any]]]
 """Results of the work on one study: by table, rows as dictionaries."""
@@ -315,7 +315,7 @@ def run_studies(
     FitCache()  # digests the library's sources, for all that follow: parsing is no work for threads either
     # Threads, which also share the ratings; joblib's parallel_config can send the studies elsewhere.
     run = joblib.Parallel(n_jobs=min(n_jobs, len(tasks)), prefer="threads", return_as="generator")(
-        joblib.delayed(_one_study)(work, task, source, settings, inside) for task in tasks
+        joblib.delayed(_one_study)(work, task, source, settings, inside, n_jobs > 1) for task in tasks
     )
     parts = list(
         track(
@@ -362,9 +362,10 @@ def _one_study(
     source: str | Ratings,
     settings: StudySettings,
     n_jobs: int,
+    beside_others: bool,
 ) -> _Part:
     cache = FitCache(settings.fits_dir)
-    with one_torch_thread(), engines_inside() as engines:
+    with one_torch_thread(), one_thread_beside(beside_others), engines_inside() as engines:
         if isinstance(source, str) and source in OBSERVED_AT_RANDOM:
             source = ratings_of(source, settings.data_dir, task.seed, settings.threshold)
         study = load_study(

@@ -44,6 +44,14 @@ def threads_for(n_rows: int) -> AbstractContextManager:
     return threadpool_limits(None if n_rows >= ROWS_FOR_THREADS else 1)
 
 
+def one_thread_beside(others: bool) -> AbstractContextManager:
+    """Limit scikit-learn and LightGBM to one thread where other fits keep the cores busy.
+
+    With a thread for each core in each of two fits, boosting of a million rows took ten times as long.
+    """
+    return threadpool_limits(1 if others else None)
+
+
 def load_before_threads() -> None:
     """Import the modules that torch imports at the first optimiser; call this before threads that fit.
 

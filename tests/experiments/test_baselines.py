@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import threadpoolctl
 
 import cfmtl_lib as cf
 from cfmtl_lib.errors import InputError, UnknownNameError
@@ -171,3 +172,17 @@ def test_methods_of_the_same_settings_do_not_share_counts(tmp_path):
     cached = found[found["method"] == "IPS"].reset_index(drop=True)
     assert cached.drop(columns="fit_seconds").equals(alone.drop(columns="fit_seconds"))
     assert not cached["reward"].equals(found.loc[found["method"] == "OR", "reward"].reset_index(drop=True))
+
+
+def test_studies_side_by_side_take_one_thread_each():
+    """Threads of two boosted fits on two cores wait for one another."""
+
+    def threads(context):
+        limits = {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+        return {"threads": [{"seed": context.study.seed, "limits": limits}]}
+
+    settings = studies.StudySettings(construction="authors", seeds=2, n_jobs=2, progress=False)
+    run = studies.run_studies(
+        threads, settings, label="Threads", command="none", tables={"threads": ["seed", "limits"]}
+    )
+    assert run.tables["threads"]["limits"].tolist() == [{1}, {1}]
