@@ -91,6 +91,7 @@ from .models.config import FitConfig as FitConfig
 from .models.feature_networks import FeatureConfig as FeatureConfig
 from .models.latent_networks import LatentConfig as LatentConfig
 from .models.losses import CellWeights as CellWeights
+from .nuisances.amounts import winsorise as winsorise
 from .nuisances.pair_classifier import PairClassifier as PairClassifier
 from .nuisances.pair_nuisances import PairNuisances as PairNuisances
 from .policy.allocation import allocate as allocate, threshold_policy as threshold_policy

@@ -14,7 +14,7 @@ from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
-from cfmtl_lib.policy.rewards import stratum_rewards
+from cfmtl_lib.policy.rewards import expected_reward
 from cfmtl_lib.strata import POTENTIAL_OUTCOMES, draw_strata, observe
 
 N_FEATURES = 5
@@ -63,7 +63,9 @@ class FeatureStudy:
         means = means_of(self.strata_probability)
         return LogNuisances.from_means(self.log.propensity, means, propensity_is_known=True)
 
-    def true_value(self, treat: ArrayLike, scenario: str, cost: float) -> float:
+    def true_value(
+        self, treat: ArrayLike, scenario: str, cost: float, conversion_value: float | None = None
+    ) -> float:
         """Compute the expected reward per unit of a policy that depends on x only, over all x.
 
         Parameters
@@ -71,7 +73,8 @@ class FeatureStudy:
         treat : array_like of shape (n,), bool or in [0, 1]
             Treatment of each row, the same for rows of the same x.
         scenario : {"coupon", "cash"}
-        cost : float
+        cost, conversion_value : float
+            See :func:`~cfmtl_lib.policy.rewards.expected_reward`.
 
         Raises
         ------
@@ -85,7 +88,8 @@ class FeatureStudy:
             raise InputError("treat", expected="one value for each x", found="rows of one x that differ")
         if np.isnan(of_point).any():
             raise InputError("log", expected=f"all {len(POINTS)} values of x", found="some missing")
-        return float(np.mean(of_point * (strata_probabilities() @ stratum_rewards(scenario, cost))))
+        reward = expected_reward(strata_probabilities(), scenario, cost, conversion_value)
+        return float(np.mean(of_point * reward))
 
 
 def strata_probabilities() -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from cfmtl_lib.deployment.policy_choice import (
     NOBODY,
     HeldOutRewards,
     choose,
+    comparison_row,
     earned_by,
     options_of,
     policy_of_choice,
@@ -45,6 +46,9 @@ from cfmtl_lib.value.calibration import members_of
 from cfmtl_lib.value.estimates import Estimate, mean_estimate, policy_value
 from cfmtl_lib.value.scores import unit_scores
 
+WORTH = ("scenario", "cost", "conversion_value")
+"""Parameters that the reward is made of."""
+
 
 class AutoPolicy(LogEstimator):
     r"""Policy that is chosen on a log, with an honest value, or the advice to treat nobody.
@@ -63,6 +67,9 @@ class AutoPolicy(LogEstimator):
     scenario : {"coupon", "cash"}
     cost : float
         Cost c >= 0 of one incentive, in units of one conversion net of it.
+    conversion_value : float, optional
+        Value of a conversion before the incentive is paid, in the units of ``cost``; see
+        :func:`~cfmtl_lib.policy.rewards.expected_reward`.
     budget : float
         Largest share of rows that may be treated, in [0, 1].
     candidates : mapping of str to estimator, optional
@@ -92,8 +99,8 @@ class AutoPolicy(LogEstimator):
     reason_ : str
         Reason of the recommendation.
     value_ : Estimate
-        Value of ``out_of_fold_policy_`` against treating nobody, in conversions a unit: of the procedure. A
-        row enters neither the fits that predict it nor the scores that calibrate and choose for it.
+        Value of ``out_of_fold_policy_`` against treating nobody: of the procedure. A row enters neither the
+        fits that predict it nor the scores that calibrate and choose for it.
     out_of_fold_policy_ : ndarray of shape (n,), bool
         Policy of the procedure at the rows of the log, also where it is not recommended.
     out_of_fold_reward_ : ndarray of shape (n,), float64
@@ -139,6 +146,7 @@ class AutoPolicy(LogEstimator):
     calibration_: RewardCalibration | None
     value_: Estimate
 
+    fits_amounts = True  # rewards are recalibrated on scores in money
     not_saved = ("out_of_fold_policy_", "out_of_fold_reward_", "nuisances_")
 
     def __init__(
@@ -146,6 +154,7 @@ class AutoPolicy(LogEstimator):
         *,
         scenario: str = "coupon",
         cost: float,
+        conversion_value: float | None = None,
         budget: float = PAPER.budget,
         candidates: Mapping[str, LogEstimator] | None = None,
         folds: int = 5,
@@ -157,6 +166,7 @@ class AutoPolicy(LogEstimator):
     ) -> None:
         self.scenario = scenario
         self.cost = cost
+        self.conversion_value = conversion_value
         self.budget = budget
         self.candidates = candidates
         self.folds = folds
@@ -219,10 +229,8 @@ class AutoPolicy(LogEstimator):
         if nuisances is None:
             nuisances = crossfit(log, folds=fold, seed=self.seed, progress=self.progress)
         self.nuisances_ = nuisances
-        scores = unit_scores(log, nuisances).reward(self.scenario, self.cost)
-        fits = fit_by_fold(
-            candidates, log, fold, scenario=self.scenario, cost=self.cost, progress=self.progress
-        )
+        scores = unit_scores(log, nuisances).reward(**self._worth())
+        fits = fit_by_fold(candidates, log, fold, **self._worth(), progress=self.progress)
         if not fits.predicted:
             return self._give_up(log, fits.notes, "no candidate could be fitted")
         member = members_of(log.clusters(None), log)
@@ -232,9 +240,15 @@ class AutoPolicy(LogEstimator):
         self._keep(fits, held_out, options)
         return self
 
+    def _worth(self) -> dict[str, Any]:
+        """Return what the reward is made of: scenario, cost and value."""
+        return {name: getattr(self, name) for name in WORTH}
+
     def _check(self) -> None:
         payment_of(self.scenario)
         check_cost(self.cost)
+        if self.conversion_value is not None:
+            check_cost(self.conversion_value, "conversion_value")
         check_share(self.budget)
         check_count(self.folds, "folds", least=3)
         check_number(self.errors, "errors", low=0)
@@ -254,11 +268,11 @@ class AutoPolicy(LogEstimator):
         self.chosen_ = choose(held_out, options)
         self.out_of_fold_policy_ = policy_of_choice(held_out, options)
         self.out_of_fold_reward_ = held_out.calibrated(options[self.chosen_])
-        value = policy_value(self.out_of_fold_policy_, log, nuisances, scenario=self.scenario, cost=self.cost)
+        value = policy_value(self.out_of_fold_policy_, log, nuisances, **self._worth())
         self.value_ = value
         needed = float(self.errors) * value.standard_error
         self.recommends_nobody_ = not value.value > needed
-        earns = f"{value.value:.4f} ± {value.standard_error:.4f} conversions a unit out of fold"
+        earns = f"{value.value:.4f} ± {value.standard_error:.4f} {value.unit} a row out of fold"
         if self.recommends_nobody_:
             self.reason_ = (
                 f"no policy earns more than treating nobody by {self.errors:g} standard errors: that of the "
@@ -280,7 +294,7 @@ class AutoPolicy(LogEstimator):
         self.models_ = {name: fits.models[name] for name in self.parts_}
         earned = earned_by(held_out, options, self.chosen_)
         self.comparison_ = [
-            _row(name, earned.get(name), fits.log_likelihood, weights, fits.notes)
+            comparison_row(name, earned.get(name), fits.log_likelihood, weights, fits.notes)
             for name in (*fits.notes, *earned)
         ]
 
@@ -291,8 +305,8 @@ class AutoPolicy(LogEstimator):
         self.out_of_fold_reward_ = np.zeros(len(log))
         self.value_ = replace(mean_estimate(np.zeros(len(log))), cautions=(problem,))
         self.parts_, self.models_, self.calibration_ = (), {}, None
-        self.comparison_ = [_row(name, notes=notes) for name in notes]
-        self.comparison_ += [_row(NOBODY, dict.fromkeys(MEASURES, 0.0))]
+        self.comparison_ = [comparison_row(name, notes=notes) for name in notes]
+        self.comparison_ += [comparison_row(NOBODY, dict.fromkeys(MEASURES, 0.0))]
         return self
 
     @property
@@ -307,6 +321,7 @@ class AutoPolicy(LogEstimator):
         x: IncentiveLog | FeatureRows,
         scenario: str | None = None,
         cost: float | ArrayLike | None = None,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Predict the recalibrated reward of treating each row; never above 0 where nobody is recommended.
 
@@ -314,23 +329,23 @@ class AutoPolicy(LogEstimator):
         ----------
         x : IncentiveLog, array_like, DataFrame or (pairs, features)
             The n rows, of the same kind as in the log of ``fit``.
-        scenario, cost
+        scenario, cost, conversion_value
             Those of the policy, or left out: for others another learner may be the best.
 
         Returns
         -------
         ndarray of shape (n,), float64
-            Rewards in conversions a row.
+            Rewards in the unit of ``value_``.
 
         Raises
         ------
         NotFittedError
             If the model is not fitted.
         InputError
-            If x is not what the model was fitted on, or scenario or cost are others.
+            If x is not what the model was fitted on, or scenario, cost or value are others.
         """
         check_is_fitted(self, "comparison_")
-        for name, value in (("scenario", scenario), ("cost", cost)):
+        for name, value in zip(WORTH, (scenario, cost, conversion_value), strict=True):
             if value is not None and not np.array_equal(value, getattr(self, name)):
                 raise InputError(
                     name,
@@ -341,8 +356,9 @@ class AutoPolicy(LogEstimator):
         rows = self.schema_.matrix(x)
         if self.calibration_ is None:
             return np.zeros(len(rows))
+        worth = [value for value in self._worth().values() if value is not None]
         means = [
-            np.mean([m.predict_reward(rows, self.scenario, self.cost) for m in self.models_[name]], axis=0)
+            np.mean([m.predict_reward(rows, *worth) for m in self.models_[name]], axis=0)
             for name in self.parts_
         ]
         predicted = np.stack(means, axis=1) if means else np.zeros((len(rows), 0))
@@ -358,16 +374,17 @@ class AutoPolicy(LogEstimator):
         x: IncentiveLog | FeatureRows,
         scenario: str | None = None,
         cost: float | ArrayLike | None = None,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Predict the recalibrated reward, under scikit-learn's name; see :meth:`predict_reward`."""
-        return self.predict_reward(self._known(x), scenario, cost)
+        return self.predict_reward(self._known(x), scenario, cost, conversion_value)
 
     def score(self, x: IncentiveLog | FeatureRows, y: ArrayLike | None = None) -> float:
-        """Estimate the value of the policy on rows that the model was not fitted to, in conversions a row."""
+        """Estimate the value of the policy on rows that the model was not fitted to, a row."""
         check_is_fitted(self, "comparison_")
         rows = self._rows_with_outcomes(x, y)
         nuisances = crossfit(rows, folds=self.folds, seed=self.seed)
-        return policy_value(self.policy(rows), rows, nuisances, scenario=self.scenario, cost=self.cost).value
+        return policy_value(self.policy(rows), rows, nuisances, **self._worth()).value
 
     def summary(self) -> str:
         """Say in words what was chosen, what it earns, and by how much it leads each other policy."""
@@ -381,20 +398,3 @@ class AutoPolicy(LogEstimator):
             elif name != self.chosen_:
                 lines.append(f"  against {name}: {row['behind']:+.4f} ± {row['behind_error']:.4f}")
         return "\n".join(fill(line, 74, subsequent_indent="    ") for line in lines)
-
-
-def _row(
-    name: str,
-    measures: Mapping[str, float] | None = None,
-    log_likelihood: Mapping[str, float] | None = None,
-    weights: Mapping[str, float] | None = None,
-    notes: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Make a row of the table of candidates, NaN where something is not known."""
-    return {
-        "policy": name,
-        **(dict.fromkeys(MEASURES, np.nan) if measures is None else measures),
-        "log_likelihood": (log_likelihood or {}).get(name, np.nan),
-        "weight": (weights or {}).get(name, np.nan),
-        "note": (notes or {}).get(name, ""),
-    }

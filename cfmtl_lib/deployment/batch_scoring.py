@@ -36,6 +36,7 @@ def score_parquet(
     keep: Sequence[str] = (),
     scenario: str = "coupon",
     cost: float | str,
+    conversion_value: float | str | None = None,
     unknown: str = "error",
     rows_per_chunk: int = 100_000,
     progress: bool = False,
@@ -60,6 +61,9 @@ def score_parquet(
     scenario : {"coupon", "cash"}
     cost : float or str
         Cost of the incentive, or the column that holds that of each row.
+    conversion_value : float or str, optional
+        Value of a conversion before the incentive is paid, or the column that holds that of each row. If
+        given, costs and rewards are in its units. See :func:`~cfmtl_lib.policy.rewards.expected_reward`.
     unknown : {"error", "missing"}
         Treatment of a category that the log did not have.
     rows_per_chunk : int
@@ -96,7 +100,8 @@ def score_parquet(
     check_choice("unknown", unknown, UNKNOWN)
     check_choice("scenario", scenario, SCENARIOS)
     keep = _checked_keep(keep, model)
-    needed = list(dict.fromkeys([*encoder.names, *keep, *([cost] if isinstance(cost, str) else [])]))
+    of_rows = [column for column in (cost, conversion_value) if isinstance(column, str)]
+    needed = list(dict.fromkeys([*encoder.names, *keep, *of_rows]))
     parts = open_parquet(source, needed)
     target = Path(target).expanduser()
     _refuse_overwriting(source, target, parts)
@@ -110,11 +115,15 @@ def score_parquet(
         for part, start, chunk in chunks:
             try:
                 frame = frame_of(
-                    chunk.select([name for name in needed if name == cost or name in encoder.names])
+                    chunk.select([name for name in needed if name in of_rows or name in encoder.names])
                 )
                 x = encoder.encode(frame, unknown)
-                costs = numeric_column(frame, cost) if isinstance(cost, str) else cost
-                scores = _scores(model, x, scenario, costs)
+                worth = [
+                    numeric_column(frame, given) if isinstance(given, str) else given
+                    for given in (cost, conversion_value)
+                    if given is not None
+                ]
+                scores = _scores(model, x, scenario, worth)
                 refuse_rows(
                     "reward",
                     ~np.isfinite(scores["reward"]),
@@ -220,15 +229,16 @@ def _chunks(
 
 
 def _scores(
-    model: LogEstimator, x: np.ndarray, scenario: str, cost: float | np.ndarray
+    model: LogEstimator, x: np.ndarray, scenario: str, worth: Sequence[float | np.ndarray]
 ) -> dict[str, np.ndarray]:
+    """Predict with the cost and, if it is given, the value of a conversion."""
     if not isinstance(model, StrataEstimator):
-        return {"reward": model.predict_reward(x, scenario, cost)}
+        return {"reward": model.predict_reward(x, scenario, *worth)}
     p = model.predict_strata(x)
     strata = dict(zip(STRATA_COLUMNS, p.T, strict=True))
     if type(model).predict_reward is StrataEstimator.predict_reward:  # spares predicting strata twice
-        return {**strata, "reward": expected_reward(p, scenario, cost)}
-    return {**strata, "reward": model.predict_reward(x, scenario, cost)}
+        return {**strata, "reward": expected_reward(p, scenario, *worth)}
+    return {**strata, "reward": model.predict_reward(x, scenario, *worth)}
 
 
 @contextmanager

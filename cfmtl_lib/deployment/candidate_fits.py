@@ -28,6 +28,7 @@ from cfmtl_lib.estimators.meta_learners.dr_learner import DRLearner
 from cfmtl_lib.estimators.meta_learners.x_learner import XLearner
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.nuisances.boosted import rarer
+from cfmtl_lib.policy.arguments import at_rows
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.value.calibration import FEWEST_EVENTS, members_of
 
@@ -147,13 +148,24 @@ class FoldFit(NamedTuple):
 
 
 def fit_without(
-    model: LogEstimator, log: IncentiveLog, left_out: NDArray[np.bool_], scenario: str, cost: float
+    model: LogEstimator,
+    log: IncentiveLog,
+    left_out: NDArray[np.bool_],
+    scenario: str,
+    cost: float | NDArray[np.float64],
+    conversion_value: float | NDArray[np.float64] | None = None,
 ) -> FoldFit:
-    """Fit a clone of a model to the rows that are not left out, and predict those that are."""
+    """Fit a clone of a model to the rows that are not left out, and predict those that are.
+
+    Costs and values are one for all, or one for each row of the log.
+    """
     rows = np.flatnonzero(left_out)
     held_out = log.take(rows)
     fitted = clone(model).fit(log.take(~left_out))
-    reward = np.asarray(fitted.predict_reward(held_out.x, scenario, cost))
+    worth = [at_rows(cost, rows)]
+    if conversion_value is not None:  # an estimator from elsewhere need not know it
+        worth.append(at_rows(conversion_value, rows))
+    reward = np.asarray(fitted.predict_reward(held_out.x, scenario, *worth))
     likelihood = np.full(len(rows), np.nan)
     if hasattr(fitted, "predict_strata"):
         likelihood = cell_log_likelihood(fitted.predict_strata(held_out.x), held_out)
@@ -189,6 +201,7 @@ def fit_by_fold(
     *,
     scenario: str,
     cost: float,
+    conversion_value: float | None = None,
     progress: bool = False,
 ) -> CandidateFits:
     """Fit each candidate without each fold, and predict the fold."""
@@ -200,7 +213,7 @@ def fit_by_fold(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TrustWarning)  # candidates are judged by what they earn
             try:
-                fit = fit_without(candidates[name], log, fold == k, scenario, cost)
+                fit = fit_without(candidates[name], log, fold == k, scenario, cost, conversion_value)
             except InputError as error:
                 made.notes[name] = str(error)
                 for part in (made.models, made.predicted, made.log_likelihood):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,8 @@ from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit, fold_of_rows
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.allocation import allocate, check_share
-from cfmtl_lib.policy.arguments import check_cost, check_strata_probability
-from cfmtl_lib.policy.rewards import payment_of
+from cfmtl_lib.policy.arguments import check_cost, check_costs, check_strata_probability
+from cfmtl_lib.policy.rewards import payment_of, unit_of
 from cfmtl_lib.protocol import PAPER
 from cfmtl_lib.runtime.progress import track
 from cfmtl_lib.strata import CELLS
@@ -35,7 +36,8 @@ def compare_models(
     *,
     folds: int | ArrayLike = 5,
     scenario: str = "coupon",
-    cost: float,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
     budget: float = PAPER.budget,
     nuisances: LogNuisances | None = None,
     clusters: ArrayLike | None = None,
@@ -51,8 +53,9 @@ def compare_models(
         Unfitted models by name: other classes, or one class with other parameters.
     folds : int or array_like of shape (n,), integer
         See :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit`; clusters of the log stay together.
-    scenario, cost
-        Scenario and cost of the reward that the policies maximise.
+    scenario, cost, conversion_value
+        Scenario, cost and value of the reward that the policies maximise, as in
+        :func:`~cfmtl_lib.value.estimates.policy_value`.
     budget : float
         Largest share of rows that are treated, within each fold.
     nuisances : LogNuisances, optional
@@ -68,8 +71,9 @@ def compare_models(
     -------
     DataFrame
         One row per model, in the order given. ``log_likelihood`` is in nats per row (NaN where no strata are
-        identified), ``value`` in conversions per row. For each, ``_error`` is the standard error, ``_behind``
-        the distance to the best model, and ``_behind_error`` the standard error of this paired difference.
+        identified), ``value`` in ``attrs["unit"]`` per row. For each, ``_error`` is the standard error,
+        ``_behind`` the distance to the best model, and ``_behind_error`` the standard error of this paired
+        difference.
         Standard errors take the fitted models as given. ``attrs["cautions"]`` lists reasons, seen in the
         log, not to trust them.
 
@@ -94,20 +98,22 @@ def compare_models(
     for name, model in check_named("models", models).items():
         if isinstance(model, type) or not hasattr(model, "predict_reward"):
             raise InputError(f"models[{name!r}]", expected="an unfitted estimator", found=describe(model))
-    labels, budget, cost = log.clusters(clusters), check_share(budget), check_cost(cost)
+    n, labels, budget = len(log), log.clusters(clusters), check_share(budget)
+    costs, value = check_costs(cost, n, index=log.index), conversion_value
+    if value is not None:
+        value = check_costs(value, n, "conversion_value", log.index)
     progress = check_flag(progress, "progress")
     fold = fold_of_rows(log, folds, seed)
     if nuisances is None:
         nuisances = crossfit(log, folds=fold, seed=seed, progress=progress)
     scores = unit_scores(log, nuisances)
-    reward = scores.reward(scenario, cost)
-    n = len(log)
+    reward = scores.reward(scenario, costs, value)
     told = tell_of_scores("compare_models", log, nuisances, scores, np.ones(n), labels)
     likelihood = {name: np.full(n, np.nan) for name in models}
     treated = {name: np.zeros(n, dtype=bool) for name in models}
     jobs = [(name, k) for name in models for k in range(int(fold.max()) + 1)]
     for name, k in track(jobs, total=len(jobs), label="Comparing: fits", enabled=progress):
-        fit = fit_without(models[name], log, fold == k, scenario, cost)
+        fit = fit_without(models[name], log, fold == k, scenario, costs, value)
         treated[name][fit.rows] = allocate(fit.reward, budget)
         likelihood[name][fit.rows] = fit.log_likelihood
     earned = {name: treat * reward for name, treat in treated.items()}
@@ -118,7 +124,7 @@ def compare_models(
         ],
         axis=1,
     )
-    table.attrs["cautions"] = told
+    table.attrs |= {"cautions": told, "unit": unit_of(conversion_value, log.outcome is not None)}
     return table
 
 
@@ -141,12 +147,17 @@ def _against_best(
 
 
 def policy_value_scorer(
-    scenario: str = "coupon", *, cost: float, budget: float = PAPER.budget, folds: int = 5
+    scenario: str = "coupon",
+    *,
+    cost: float,
+    conversion_value: float | None = None,
+    budget: float = PAPER.budget,
+    folds: int = 5,
 ) -> Callable[[BaseEstimator, ArrayLike, ArrayLike], float]:
     """Make a scorer for ``GridSearchCV``: the AIPW value of the estimator's policy on the held-out rows.
 
     Nuisances are cross-fitted on the held-out rows anew for each candidate. :func:`compare_models` shares
-    them and gives standard errors.
+    them and gives standard errors. Cost and value are one for all rows: a search passes none for each.
 
     Examples
     --------
@@ -161,13 +172,16 @@ def policy_value_scorer(
     {'outcome': LogisticRegression()}
     """
     payment_of(scenario)
-    cost, budget, folds = check_cost(cost), check_share(budget), check_count(folds, "folds", least=2)
+    budget, folds = check_share(budget), check_count(folds, "folds", least=2)
+    worth: dict[str, Any] = {"scenario": scenario, "cost": check_cost(cost)}
+    if conversion_value is not None:
+        worth["conversion_value"] = check_cost(conversion_value, "conversion_value")
 
     def score(estimator: BaseEstimator, x: ArrayLike, y: ArrayLike) -> float:
         schema = getattr(estimator, "schema_", None)  # a Pipeline has none, and prepares features
         log = IncentiveLog.from_xy(x, y, pairs=schema is not None and schema.pair_space is not None)
-        treat = allocate(estimator.predict(x, scenario=scenario, cost=cost), budget)
-        return policy_value(treat, log, crossfit(log, folds=folds), scenario=scenario, cost=cost).value
+        treat = allocate(estimator.predict(x, **worth), budget)
+        return policy_value(treat, log, crossfit(log, folds=folds), **worth).value
 
     return score
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,3 +188,20 @@ def earned_by(
         numbers = (value.value, value.standard_error, behind.value, behind.standard_error, policy.mean())
         found[name] = dict(zip(MEASURES, map(float, numbers), strict=True))
     return found
+
+
+def comparison_row(
+    name: str,
+    measures: Mapping[str, float] | None = None,
+    log_likelihood: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Make a row of the table of candidates, NaN where something is not known."""
+    return {
+        "policy": name,
+        **(dict.fromkeys(MEASURES, np.nan) if measures is None else measures),
+        "log_likelihood": (log_likelihood or {}).get(name, np.nan),
+        "weight": (weights or {}).get(name, np.nan),
+        "note": (notes or {}).get(name, ""),
+    }

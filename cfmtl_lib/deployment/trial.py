@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,10 +69,10 @@ def try_model(model: LogEstimator) -> Exception | None:
         warnings.simplefilter("ignore")  # of rows that no user gave
         try:
             rows = trial_rows(model.schema_)
-            questions = [(scenario, 0.4) for scenario in SCENARIOS]
+            questions: list[tuple[Any, ...]] = [(scenario, 0.4) for scenario in SCENARIOS]
             if isinstance(model, AutoPolicy):  # answers the one that it was chosen for
-                questions = [(model.scenario, model.cost)]
-            found = [model.predict_reward(rows, scenario, cost) for scenario, cost in questions]
+                questions = [()]
+            found = [model.predict_reward(rows, *question) for question in questions]
             if isinstance(model, StrataEstimator):
                 found += list(np.asarray(model.predict_strata(rows)).T)
             for values in found:

@@ -48,10 +48,23 @@ def _with_training_rows(predict_reward: Callable[..., NDArray]) -> Callable[...,
 
     @wraps(predict_reward)
     def predict(self: LogEstimator, *arguments: Any, **options: Any) -> NDArray:
+        if getattr(self, "conversions_of_money_", False) and options.get("conversion_value") is None:
+            _refuse_costs_in_money(type(self).__name__, arguments)
         values = predict_reward(self, *arguments, **options)
         return learned(values, getattr(self, "training_rows_", None))
 
     return predict
+
+
+def _refuse_costs_in_money(name: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse a prediction in conversions from a model of a log whose costs are in money."""
+    if len(arguments) < 4 or arguments[3] is None:  # x, scenario, cost, conversion_value
+        raise InputError(
+            "conversion_value",
+            expected=f"the value of a conversion, as {name} predicts conversions and its log is in money",
+            found="none",
+            advice="Give the mean margin of a conversion, or that of each row; DRLearner predicts money.",
+        )
 
 
 class LogEstimator(BaseEstimator):
@@ -77,12 +90,16 @@ class LogEstimator(BaseEstimator):
     """
 
     schema_: InputSchema
+    training_rows_: TrainingRows | None
 
     method: ClassVar[str] = ""
     """Name in tables of methods; classes without one are not found by name."""
 
     not_saved: ClassVar[tuple[str, ...]] = ()
     """Fitted attributes that a saved model leaves out."""
+
+    fits_amounts: ClassVar[bool] = False
+    """Whether rewards are in money if the log has an outcome in money; otherwise they count conversions."""
 
     cannot_be_saved: ClassVar[str] = ""
     """Parts of fitted models that no file can hold without running code from it; empty where all can."""
@@ -100,7 +117,10 @@ class LogEstimator(BaseEstimator):
     def remember_input(self, log: IncentiveLog | ParquetLog) -> None:
         """Store the schema of x, and hashes of the rows, from the log that is fitted."""
         self.remember_schema(InputSchema.from_log(log))
-        self.training_rows_ = TrainingRows(log) if isinstance(log, IncentiveLog) else None
+        self.training_rows_, self.conversions_of_money_ = None, False
+        if isinstance(log, IncentiveLog):
+            self.training_rows_ = TrainingRows(log)
+            self.conversions_of_money_ = log.outcome is not None and not self.fits_amounts
 
     def remember_schema(self, schema: InputSchema) -> None:
         """Store the schema of x."""
@@ -110,7 +130,11 @@ class LogEstimator(BaseEstimator):
             self.feature_names_in_ = np.array(schema.encoder.names, dtype=object)
 
     def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
+        self,
+        x: IncentiveLog | FeatureRows,
+        scenario: str,
+        cost: float | ArrayLike,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Predict the reward of treating each row, by which rows are ranked.
 
@@ -121,6 +145,9 @@ class LogEstimator(BaseEstimator):
         scenario : {"coupon", "cash"}
         cost : float, or array_like of shape (n,)
             Cost c >= 0 of the incentive, in units of one conversion net of it.
+        conversion_value : float, or array_like of shape (n,), optional
+            Value of a conversion before the incentive is paid. If given, cost and result are in its units,
+            money say. See :func:`~cfmtl_lib.policy.rewards.expected_reward`.
 
         Returns
         -------
@@ -131,25 +158,32 @@ class LogEstimator(BaseEstimator):
         NotFittedError
             If the model is not fitted.
         InputError
-            If x is not what the model was fitted on, or scenario or cost are bad.
+            If x is not what the model was fitted on, or scenario, cost or value are bad.
         """
         raise NotImplementedError
 
     def predict(
-        self, x: IncentiveLog | FeatureRows, scenario: str = "coupon", cost: float | ArrayLike = 0.0
+        self,
+        x: IncentiveLog | FeatureRows,
+        scenario: str = "coupon",
+        cost: float | ArrayLike = 0.0,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Predict the reward, under scikit-learn's name; at a cost of 0 it is the uplift.
 
         Parameters
         ----------
-        x, scenario, cost
+        x, scenario, cost, conversion_value
             See :meth:`predict_reward`. At a cost of 0 both scenarios are alike.
 
         Returns
         -------
         ndarray of shape (n,), float64
         """
-        return self.predict_reward(self._known(x), scenario, cost)
+        rows = self._known(x)
+        if conversion_value is None:  # a subclass from elsewhere need not know it
+            return self.predict_reward(rows, scenario, cost)
+        return self.predict_reward(rows, scenario, cost, conversion_value)
 
     def score(self, x: IncentiveLog | FeatureRows, y: ArrayLike | None = None) -> float:
         """Compute the mean log-likelihood of the outcomes of rows, in nats; larger is better.
@@ -196,11 +230,18 @@ class StrataEstimator(LogEstimator):
         raise NotImplementedError
 
     def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
+        self,
+        x: IncentiveLog | FeatureRows,
+        scenario: str,
+        cost: float | ArrayLike,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Predict the expected reward from the strata; see :meth:`LogEstimator.predict_reward`."""
-        p = self.predict_strata(x)
-        return expected_reward(p, scenario, check_costs(cost, len(p), index=labels_of(x)))
+        p, index = self.predict_strata(x), labels_of(x)
+        value = conversion_value
+        if value is not None:
+            value = check_costs(value, len(p), "conversion_value", index)
+        return expected_reward(p, scenario, check_costs(cost, len(p), index=index), value)
 
     def predict_proba(self, x: IncentiveLog | FeatureRows) -> NDArray[np.float64]:
         """Predict strata probabilities, under scikit-learn's name for :meth:`predict_strata`."""

@@ -26,7 +26,7 @@ from cfmtl_lib.nuisances.choice import FittedMoment, Nuisances, nuisances_of
 from cfmtl_lib.nuisances.moments import MOMENTS
 from cfmtl_lib.nuisances.pair_nuisances import PairNuisances
 from cfmtl_lib.policy.arguments import check_costs
-from cfmtl_lib.policy.rewards import SCENARIOS, payment_of, reward_of_means
+from cfmtl_lib.policy.rewards import SCENARIOS, payment_of, reward_of_means, values_of_conversion
 from cfmtl_lib.protocol import PAPER
 
 
@@ -199,12 +199,19 @@ class Naive(MomentEstimator, method="Naive"):
     uses = ("converted_treated",)
 
     def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
+        self,
+        x: IncentiveLog | FeatureRows,
+        scenario: str,
+        cost: float | ArrayLike,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
-        response = self.predict_moment(x, "converted_treated")
-        return response - check_costs(cost, len(response), index=labels_of(x))
+        response, index = self.predict_moment(x, "converted_treated"), labels_of(x)
+        costs = check_costs(cost, len(response), index=index)
+        if conversion_value is None:
+            return response - costs
+        return values_of_conversion(costs, conversion_value, len(response), index) * response - costs
 
 
 class OR(MomentEstimator, method="OR"):
@@ -219,13 +226,19 @@ class OR(MomentEstimator, method="OR"):
         return self.predict_moment(x, "converted_treated") - self.predict_moment(x, "converted_untreated")
 
     def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
+        self,
+        x: IncentiveLog | FeatureRows,
+        scenario: str,
+        cost: float | ArrayLike,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         check_choice("scenario", scenario, SCENARIOS)
-        cate = self.predict_cate(x)
-        costs = check_costs(cost, len(cate), index=labels_of(x))
-        return (1 + costs) * cate - costs
+        cate, index = self.predict_cate(x), labels_of(x)
+        costs = check_costs(cost, len(cate), index=index)
+        if conversion_value is None:
+            return (1 + costs) * cate - costs
+        return values_of_conversion(costs, conversion_value, len(cate), index) * cate - costs
 
 
 class IPS(OR, method="IPS"):
@@ -253,7 +266,11 @@ class ORNet(OR, method="OR-net"):
     uses = tuple(MOMENTS)
 
     def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
+        self,
+        x: IncentiveLog | FeatureRows,
+        scenario: str,
+        cost: float | ArrayLike,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         return reward_of_means(
@@ -261,7 +278,8 @@ class ORNet(OR, method="OR-net"):
             self.predict_moment(x, "converted_untreated"),
             self.predict_moment(x, payment_of(scenario).moment),
             cost,
-            index=labels_of(x),
+            conversion_value,
+            labels_of(x),
         )
 
 

@@ -23,9 +23,11 @@ from cfmtl_lib.logs.outcomes import (
     outcome_columns,
     refuse_collected_untreated,
     refuse_double_roles,
+    refuse_shared_columns,
 )
 from cfmtl_lib.logs.tables import as_table
 from cfmtl_lib.logs.validation import (
+    checked_amounts,
     checked_index,
     checked_labels,
     checked_propensity,
@@ -64,6 +66,11 @@ class IncentiveLog:
     index : pandas.Index, optional
         Labels of the rows. Those of the pandas objects that the log is made of if left out, or None if
         there are none. Later arguments with labels (a Series) are matched with them.
+    outcome : array_like of shape (n,), float, optional
+        Amount of each row in money, such as the margin before the incentive is paid. It is 0 where nothing
+        was bought, and may be negative. Values and costs are in its units. ``y`` still says who converted.
+    outcome_note : str
+        What was done to the amounts, printed beside values; ``cfmtl_lib.winsorise`` writes it.
     pairs : bool, optional
         Whether x holds user and item ids. If left out, an array of integers of shape (n, 2) does, and a table
         does not. With True, a table has to have the columns "user" and "item".
@@ -102,6 +109,8 @@ be collected that was not given: check how t and c were joined.
     cluster: NDArray | None = None
     encoder: FrameEncoder | None = None
     index: pd.Index | None = None
+    outcome: NDArray[np.float64] | None = None
+    outcome_note: str = ""
     is_pairs: bool = field(init=False)
     pairs: InitVar[bool | None] = None
     missing_collected: InitVar[str] = "error"
@@ -109,7 +118,8 @@ be collected that was not given: check how t and c were joined.
     def __post_init__(self, pairs: bool | None, missing_collected: str) -> None:
         put = object.__setattr__  # frozen: the checked arrays replace what was passed
         if self.index is None:
-            put(self, "index", common_index({name: getattr(self, name) for name in ("x", "t", "c", "y")}))
+            labelled = ("x", "t", "c", "y") if self.outcome is None else ("x", "t", "c", "y", "outcome")
+            put(self, "index", common_index({name: getattr(self, name) for name in labelled}))
         refuse_double_roles(self.x, {name: getattr(self, name) for name in ("t", "c", "y")})
         given_sizes = (self.n_users, self.n_items)
         x, encoder, is_pairs = log_features(self.x, self.encoder, pairs, *given_sizes)
@@ -134,6 +144,8 @@ be collected that was not given: check how t and c were joined.
             columns["propensity"] = checked_propensity(self.propensity, n, self.index)
         if self.cluster is not None:
             columns["cluster"] = checked_labels(self.cluster, n, self.index)
+        if self.outcome is not None:
+            columns["outcome"] = checked_amounts(self.outcome, n, self.index)
         for name, values in columns.items():
             put(self, name, locked(values))
         put(self, "encoder", encoder)
@@ -155,6 +167,7 @@ be collected that was not given: check how t and c were joined.
         cluster: str | ArrayLike | None = None,
         encoder: FrameEncoder | None = None,
         missing_collected: str = "error",
+        outcome: str | ArrayLike | None = None,
     ) -> Self:
         """Make a log from a table of campaign rows, and keep the encoder of its features.
 
@@ -179,6 +192,8 @@ be collected that was not given: check how t and c were joined.
             table if left out.
         missing_collected : {"error", "untreated"}
             Whether a missing value of ``collected`` is refused, or read as 0 in untreated rows.
+        outcome : str or array_like of shape (n,), optional
+            Column, or amounts, of the outcome in money.
 
         Returns
         -------
@@ -208,22 +223,10 @@ be collected that was not given: check how t and c were joined.
             column_of(frame, name)  # refuses what is no name
         given = roles | {
             role: name
-            for role, name in (("propensity", propensity), ("cluster", cluster))
+            for role, name in (("propensity", propensity), ("cluster", cluster), ("outcome", outcome))
             if isinstance(name, str)
         }
-        for role, name in roles.items():
-            if name in features:
-                raise LogError(
-                    "features",
-                    expected="columns known before the assignment",
-                    found=f"{name!r}, the column of {role}",
-                    advice="A feature that the assignment can change makes every estimate wrong.",
-                )
-            others = [other for other, taken in given.items() if other != role and taken == name]
-            if others:
-                raise LogError(
-                    role, expected="a column of its own", found=f"{name!r}, the column of {others[0]} too"
-                )
+        refuse_shared_columns(roles, given, features)
         t = binary_column(frame, treatment)
         check_choice("missing_collected", missing_collected, MISSING_COLLECTED)
         c = collected_values(
@@ -234,6 +237,8 @@ be collected that was not given: check how t and c were joined.
             propensity = numeric_column(frame, propensity)
         if isinstance(cluster, str):
             cluster = plain_values(column_of(frame, cluster))
+        if isinstance(outcome, str):
+            outcome = numeric_column(frame, outcome)
         check_encoder(encoder)
         learnt = FrameEncoder.learn(frame, features, categories) if encoder is None else encoder
         if learnt.names != tuple(features):
@@ -249,6 +254,7 @@ be collected that was not given: check how t and c were joined.
             cluster=cluster,  # type: ignore[arg-type]
             encoder=learnt,
             index=index,
+            outcome=outcome,  # type: ignore[arg-type]
         )
 
     @classmethod
@@ -305,6 +311,7 @@ be collected that was not given: check how t and c were joined.
             propensity=None if self.propensity is None else self.propensity[chosen],
             cluster=None if self.cluster is None else self.cluster[chosen],
             index=None if self.index is None else self.index[chosen],
+            outcome=None if self.outcome is None else self.outcome[chosen],
         )
 
     def split(self, share: float = 0.5, *, seed: int = 0) -> tuple[Self, Self]:
@@ -352,9 +359,10 @@ be collected that was not given: check how t and c were joined.
             if self.is_pairs
             else f"rows of {self.x.shape[1]} features"
         )
+        money = "" if self.outcome is None else f", outcome {self.outcome.sum():,.2f}"
         return (
             f"IncentiveLog({len(self):,} {what}: {int(self.t.sum()):,} treated, "
-            f"{int(self.c.sum()):,} collected, {int(self.y.sum()):,} converted)"
+            f"{int(self.c.sum()):,} collected, {int(self.y.sum()):,} converted{money})"
         )
 
     @property

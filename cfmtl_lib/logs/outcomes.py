@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -206,3 +207,37 @@ def refuse_double_roles(x: Any, outcomes: Any) -> None:
             found=f"{both[0]!r}, which is an outcome too",
             advice="A feature that the assignment can change makes every estimate wrong.",
         )
+
+
+def refuse_shared_columns(
+    roles: Mapping[str, str], given: Mapping[str, str], features: Sequence[str]
+) -> None:
+    """Refuse a column of a table that has two roles.
+
+    Parameters
+    ----------
+    roles : mapping of str to str
+        Columns of what the assignment and the unit did, by role.
+    given : mapping of str to str
+        The same with the other columns that are named.
+    features : sequence of str
+
+    Raises
+    ------
+    LogError
+        If an outcome is a feature, or has another role too.
+    """
+    after = dict(roles) | {role: name for role, name in given.items() if role == "outcome"}
+    for role, name in after.items():
+        if name in features:
+            raise LogError(
+                "features",
+                expected="columns known before the assignment",
+                found=f"{name!r}, the column of {role}",
+                advice="A feature that the assignment can change makes every estimate wrong.",
+            )
+        others = [other for other, taken in given.items() if other != role and taken == name]
+        if others:
+            raise LogError(
+                role, expected="a column of its own", found=f"{name!r}, the column of {others[0]} too"
+            )

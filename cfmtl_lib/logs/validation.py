@@ -245,6 +245,26 @@ def checked_propensity(value: Any, n: int, index: pd.Index | None = None) -> NDA
     return propensity
 
 
+def checked_amounts(value: Any, n: int, index: pd.Index | None = None) -> NDArray[np.float64]:
+    """Return n amounts as float64; check that each is a finite number.
+
+    Raises
+    ------
+    LogError
+        If an amount is missing or infinite; it names the first row.
+    """
+    amounts = aligned_numbers("outcome", value, index, n, error=LogError)
+    refuse_rows(
+        "outcome",
+        ~(np.abs(amounts) <= checks.LARGEST_NUMBER),
+        expected="finite amounts",
+        found=amounts,
+        advice="Where nothing was bought the amount is 0: fill it in, if that is what a missing one means.",
+        error=LogError,
+    )
+    return amounts
+
+
 def checked_size(name: str, size: int | None, ids: NDArray) -> int:
     """Return the size of an id space, by default the largest id plus one; check that all ids fit."""
     least = int(ids.max()) + 1

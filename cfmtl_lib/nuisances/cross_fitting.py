@@ -9,17 +9,29 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from cfmtl_lib.checks import check_count, check_flag, check_seed
+from cfmtl_lib.checks import check_count, check_flag, check_seed, describe
 from cfmtl_lib.errors import InputError, TrustWarning
 from cfmtl_lib.logs.alignment import aligned_values, as_array, label_codes
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log, is_one_number, table_at_rows
 from cfmtl_lib.logs.validation import checked_propensity
-from cfmtl_lib.nuisances.learner_checks import check_classifier, fit_clone, probabilities_of_one
-from cfmtl_lib.nuisances.learners import adapt_learner, category_columns, default_classifier
+from cfmtl_lib.nuisances.amounts import crossfit_amounts
+from cfmtl_lib.nuisances.boosted import BoostedRegressor
+from cfmtl_lib.nuisances.learner_checks import (
+    check_classifier,
+    check_regressor,
+    fit_clone,
+    probabilities_of_one,
+)
+from cfmtl_lib.nuisances.learners import (
+    adapt_learner,
+    category_columns,
+    default_classifier,
+    default_regressor,
+)
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
 from cfmtl_lib.nuisances.stacking import ShortStack, training_part
 from cfmtl_lib.runtime.progress import track
@@ -31,6 +43,7 @@ def crossfit(
     *,
     outcome: ClassifierMixin | None = None,
     propensity: ClassifierMixin | ArrayLike | None = None,
+    amount: RegressorMixin | None = None,
     features: ArrayLike | None = None,
     folds: int | ArrayLike = 5,
     seed: int = 0,
@@ -49,6 +62,9 @@ def crossfit(
     propensity : classifier or array_like of shape (n,), optional
         Classifier of the propensity, or its known values. If left out: the known propensity of the log, or
         else as for the outcomes.
+    amount : regressor, optional
+        Regressor of an outcome in money, cloned for each arm and fold; only for a log that has one. If left
+        out: boosted trees and the mean amount of a conversion, combined (:mod:`cfmtl_lib.nuisances.amounts`).
     features : array_like of shape (n, p), optional
         Input of the classifiers; ``log.x`` if left out. Needed for scikit-learn classifiers on logs of pairs.
     folds : int or array_like of shape (n,), integer
@@ -95,6 +111,7 @@ def crossfit(
     elif propensity is not None:
         known, propensity = checked_propensity(propensity, n, log.index), None
     fold = fold_of_rows(log, folds, seed)
+    regressor = _regressor_of_amounts(log, amount, features is not None, seed)
     if outcome is None and log.is_pairs and features is None:
         outcome = default_classifier(log, seed)
     learners: dict[str, ClassifierMixin | None] = dict.fromkeys(MOMENTS, outcome)
@@ -117,6 +134,9 @@ def crossfit(
         for name, k in track(jobs, total=len(jobs), label="Cross-fitting: fits", enabled=progress):
             fits[name].fit_part(seen, k)
         values = {name: fit.combined() for name, fit in fits.items()}
+        if log.outcome is not None:
+            alone = amount is not None
+            values |= crossfit_amounts(log, seen, fold, values, regressor, alone=alone, progress=progress)
     _tell_of_few_events(fits)
     return LogNuisances.from_means(
         values["propensity"] if known is None else known,
@@ -124,6 +144,27 @@ def crossfit(
         propensity_is_known=known is not None,
         cross_fitted=int(fold.max()) > 0,
     )
+
+
+def _regressor_of_amounts(
+    log: IncentiveLog, amount: RegressorMixin | None, features_are_given: bool, seed: int
+) -> RegressorMixin | None:
+    """Return the regressor of an outcome in money; None for pairs without features, or without such one."""
+    if amount is not None:
+        if log.outcome is None:
+            raise InputError(
+                "amount",
+                expected="none, as the log has no outcome in money",
+                found=describe(amount),
+                advice="Give the log its amounts: IncentiveLog(..., outcome=margin).",
+            )
+        check_regressor(amount, "amount")
+        return amount if features_are_given else adapt_learner(amount, log)
+    if log.outcome is None:
+        return None
+    if features_are_given:
+        return BoostedRegressor(seed=seed)
+    return None if log.is_pairs else default_regressor(log, seed)
 
 
 def _tell_of_few_events(fits: Mapping[str, FitsByFold]) -> None:

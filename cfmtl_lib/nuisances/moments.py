@@ -74,6 +74,9 @@ MOMENTS: dict[str, Moment] = {
 }
 """Moments in the order of :func:`~cfmtl_lib.strata.strata_from_moments`."""
 
+OUTCOME_MEANS = {"outcome_treated": 1, "outcome_untreated": 0}
+"""Means of an outcome in money, by the arm of each."""
+
 CLIP_OF_ESTIMATES = 0.01
 """Default distance that estimated propensities keep from 0 and 1."""
 
@@ -117,11 +120,13 @@ class LogNuisances:
         Labels of the rows; those of the Series that the nuisances are made of if left out.
     cross_fitted : bool
         Whether no row was used to fit its own values. If not, standard errors come with a warning.
+    outcome_treated, outcome_untreated : array_like of shape (n,), float, optional
+        Means of the log's outcome in money: E[M | T=1, x] and E[M | T=0, x]. Both, or none.
 
     Raises
     ------
     InputError
-        If shapes or labels differ, or a value is missing or lies outside [0, 1].
+        If shapes or labels differ, a value is missing, or a probability lies outside [0, 1].
     """
 
     propensity: NDArray[np.float64]
@@ -132,12 +137,19 @@ class LogNuisances:
     propensity_is_known: bool = False
     index: pd.Index | None = None
     cross_fitted: bool = True
+    outcome_treated: NDArray[np.float64] | None = None
+    outcome_untreated: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
         columns = {name: getattr(self, name) for name in ("propensity", *MOMENTS)}
+        amounts = {name: getattr(self, name) for name in OUTCOME_MEANS if getattr(self, name) is not None}
+        if len(amounts) == 1:
+            raise InputError(
+                "outcome_treated, outcome_untreated", expected="both or none", found=f"{next(iter(amounts))}"
+            )
         if self.index is None:
-            put(self, "index", common_index(columns))
+            put(self, "index", common_index(columns | amounts))
         elif not isinstance(self.index, pd.Index):
             raise InputError("index", expected="a pandas.Index, or none", found=describe(self.index))
         n = None
@@ -152,6 +164,8 @@ class LogNuisances:
                 advice="Means of 0/1 outcomes lie in [0, 1]: fit them by a classifier, or clip them.",
             )
             put(self, name, value.clip(0.0, 1.0))
+        for name, column in amounts.items():
+            put(self, name, numbers_by_row(name, column, n, self.index))
         if self.index is not None and len(self.index) != n:
             raise InputError("index", expected=f"{n} labels", found=str(len(self.index)))
         for name in ("propensity_is_known", "cross_fitted"):
@@ -166,7 +180,10 @@ class LogNuisances:
         propensity_is_known: bool = False,
         cross_fitted: bool = True,
     ) -> Self:
-        """Make nuisances from a propensity and the four means by name (:data:`MOMENTS`)."""
+        """Make nuisances from a propensity and the four means by name (:data:`MOMENTS`).
+
+        Means of an outcome in money (:data:`OUTCOME_MEANS`) may be among them.
+        """
         missing = [name for name in MOMENTS if name not in means] if isinstance(means, Mapping) else MOMENTS
         if missing:
             raise InputError(
@@ -174,7 +191,7 @@ class LogNuisances:
                 expected=f"a mapping with {', '.join(MOMENTS)}",
                 found=f"none of {', '.join(missing)}",
             )
-        values: dict[str, Any] = {name: means[name] for name in MOMENTS}
+        values: dict[str, Any] = {name: means[name] for name in (*MOMENTS, *OUTCOME_MEANS) if name in means}
         return cls(
             propensity,  # type: ignore[arg-type]
             **values,

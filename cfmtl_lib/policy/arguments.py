@@ -131,6 +131,11 @@ def check_costs(
     return numbers_by_row(subject, cost, n, index, low=0)
 
 
+def at_rows(numbers: float | NDArray[np.float64] | None, rows: NDArray) -> float | NDArray[np.float64] | None:
+    """Return the numbers of some rows, where there is one for each row; one number, or none, is for all."""
+    return numbers[rows] if isinstance(numbers, np.ndarray) else numbers
+
+
 def warn_of_units(
     costs: float | NDArray[np.float64], conversion_value: float | NDArray[np.float64] | None
 ) -> None:

@@ -141,6 +141,28 @@ def reward_of_means(
     return value * (converted_treated - converted_untreated) - costs * paid
 
 
+NET_CONVERSIONS = "net conversions"
+"""Unit of rewards that count conversions, each net of its incentive."""
+
+CONVERSION_VALUE, OUTCOME = "units of conversion_value", "units of outcome"
+"""Units of rewards in money: that of the value of a conversion, or of the outcome of a log."""
+
+
+def unit_of(conversion_value: float | ArrayLike | None, in_money: bool = False) -> str:
+    """Name the unit of a reward, as it is printed beside values.
+
+    Parameters
+    ----------
+    conversion_value
+        As in :func:`expected_reward`. If it is given, conversions are valued, and not the outcome in money.
+    in_money : bool
+        Whether the log has an outcome in money.
+    """
+    if conversion_value is not None:
+        return CONVERSION_VALUE
+    return OUTCOME if in_money else NET_CONVERSIONS
+
+
 def values_of_conversion(
     costs: float | NDArray[np.float64],
     conversion_value: float | ArrayLike | None,

@@ -30,9 +30,9 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.arguments import check_cost, check_policy
+from cfmtl_lib.policy.arguments import check_policy
 from cfmtl_lib.value.calibration import tell_of_scores
-from cfmtl_lib.value.estimates import Estimate, mean_estimate
+from cfmtl_lib.value.estimates import Estimate, about_money, mean_estimate
 from cfmtl_lib.value.scores import net_means, net_outcome, unit_scores
 
 _STRONGEST = 1 - 1e-6
@@ -47,7 +47,7 @@ class ConfoundingBound:
     estimate : Estimate
         Policy value without confounding, with its cautions.
     lower, upper : float
-        Ends of the possible policy values under confounding, in conversions a unit.
+        Ends of the possible policy values under confounding, in the unit of the estimate.
     lower_limit, upper_limit : float
         One-sided confidence limits of ``lower`` and of ``upper``, each at ``level``.
     robustness_value : float
@@ -77,7 +77,8 @@ def confounding_bound(
     treatment_strength: float,
     rho: float = 1.0,
     scenario: str = "coupon",
-    cost: float,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     level: float = 0.95,
     clip: float | None = None,
@@ -88,7 +89,7 @@ def confounding_bound(
     ----------
     treat : array_like of shape (n,), bool or in [0, 1]
         Policy: probability of treating each row.
-    log, nuisances, scenario, cost, clusters, level, clip
+    log, nuisances, scenario, cost, conversion_value, clusters, level, clip
         As in :func:`~cfmtl_lib.value.estimates.policy_value`.
     outcome_strength : float in [0, 1]
         Share :math:`r_Y` of the residual variance of the net outcome that confounders explain.
@@ -119,14 +120,14 @@ def confounding_bound(
     """
     outcome_strength = check_number(outcome_strength, "outcome_strength", low=0, high=1)
     treatment_strength = check_number(treatment_strength, "treatment_strength", low=0, high=1, high_open=True)
-    rho, level, cost = check_number(rho, "rho", low=-1, high=1), check_level(level), check_cost(cost)
+    rho, level = check_number(rho, "rho", low=-1, high=1), check_level(level)
     policy = check_policy(treat, len(check_log(log)), log.index)
     labels = log.clusters(clusters)
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)
     e, treated = scores.propensity, scores.treated
-    g1, g0 = net_means(nuisances, scenario, cost)
-    residual = net_outcome(log, scenario, cost) - np.where(treated, g1, g0)
+    g1, g0 = net_means(log, nuisances, scenario, cost, conversion_value)
+    residual = net_outcome(log, scenario, cost, conversion_value) - np.where(treated, g1, g0)
     representer = policy * np.where(treated, 1 / e, -1 / (1 - e))
     effect = policy * (g1 - g0) + representer * residual
     variance = np.square(residual)
@@ -142,7 +143,7 @@ def confounding_bound(
             advice="The propensity contradicts the log: see overlap and propensity_calibration.",
         )
     told = tell_of_scores("confounding_bound", log, nuisances, scores, policy, labels, treat)
-    estimate = replace(estimate, cautions=told)
+    estimate = replace(estimate, cautions=told, **about_money(log, conversion_value))
     scale = float(np.sqrt(sigma2 * nu2))
     by_unit = (sigma2 * squared_representer + nu2 * variance) / (2 * scale) if scale else np.zeros(len(log))
     quantile = float(stats.norm.ppf(level))

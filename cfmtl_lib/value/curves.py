@@ -28,6 +28,7 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log, numbers_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
+from cfmtl_lib.policy.rewards import NET_CONVERSIONS, unit_of
 from cfmtl_lib.value.calibration import tell_of_scores
 from cfmtl_lib.value.rankings import Ranking, bootstrap_weights, mean_height, uniform_factor
 from cfmtl_lib.value.scores import unit_scores
@@ -64,15 +65,15 @@ class BudgetCurve:
     Attributes
     ----------
     by : {"share", "spend"}
-        Axis: share of units treated, or payments in conversions a unit.
+        Axis: share of units treated, or payments in the units of the cost.
     budget, value, standard_error : ndarray of shape (k,), float64
-        Budget on the axis; value in conversions a unit, and its standard error.
+        Budget on the axis; value in ``unit`` a row, and its standard error.
     lower, upper : ndarray of shape (k,), float64
         Ends of the pointwise interval.
     lower_uniform, upper_uniform : ndarray of shape (k,), float64
         Band that holds the whole curve with probability ``level``.
     spend, spend_standard_error : ndarray of shape (k,), float64
-        Payments at each budget, in conversions a unit (differences for a difference).
+        Payments at each budget, in the units of the cost (differences for a difference).
     share : ndarray of shape (k,), float64
         Share treated at each budget (differences for a difference).
     area, area_standard_error : float
@@ -84,6 +85,8 @@ class BudgetCurve:
     cautions : tuple of str
         Reasons, seen in the log, not to trust the curve; see
         :class:`~cfmtl_lib.value.estimates.Estimate`.
+    unit : str
+        Unit of the values.
     """
 
     by: str
@@ -102,6 +105,7 @@ class BudgetCurve:
     level: float
     n_bootstrap: int
     cautions: tuple[str, ...] = ()
+    unit: str = NET_CONVERSIONS
 
     def best(self) -> StoppingPoint:
         """Find the budget at which the curve is highest, and those that could be the best as well."""
@@ -139,7 +143,8 @@ def budget_curve(
     nuisances: LogNuisances | None = None,
     *,
     scenario: str = "coupon",
-    cost: float,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
     by: str = "share",
     budgets: ArrayLike | None = None,
     only_positive: bool = True,
@@ -162,10 +167,10 @@ def budget_curve(
         Nuisances of the doubly robust score. The default is
         :func:`~cfmtl_lib.nuisances.cross_fitting.crossfit` with its defaults.
     scenario : {"coupon", "cash"}
-    cost : float
-        Cost c >= 0 of one incentive, in units of one conversion net of it.
+    cost, conversion_value
+        As in :func:`~cfmtl_lib.value.estimates.policy_value`.
     by : {"share", "spend"}
-        Unit of the budgets: shares of the units, or money (estimated payments in conversions a unit). Money
+        Unit of the budgets: shares of the units, or money (estimated payments in the units of the cost). It
         is spent down the ranking until its largest cumulated estimate reaches the budget. Noise makes that
         happen slightly too early.
     budgets : array_like of shape (k,), optional
@@ -213,6 +218,7 @@ def budget_curve(
         nuisances,
         scenario=scenario,
         cost=cost,
+        conversion_value=conversion_value,
         by=by,
         budgets=budgets,
         only_positive=only_positive,
@@ -232,7 +238,8 @@ def budget_curve_difference(
     nuisances: LogNuisances | None = None,
     *,
     scenario: str = "coupon",
-    cost: float,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
     by: str = "share",
     budgets: ArrayLike | None = None,
     only_positive: bool = True,
@@ -249,7 +256,7 @@ def budget_curve_difference(
     ----------
     score, other : array_like of shape (n,), float
         Ranking scores, higher first.
-    log, nuisances, scenario, cost, by, budgets, only_positive
+    log, nuisances, scenario, cost, conversion_value, by, budgets, only_positive
         As in :func:`budget_curve`.
     clusters, level, clip, n_bootstrap, seed, n_jobs
         As in :func:`budget_curve`.
@@ -270,6 +277,7 @@ def budget_curve_difference(
         nuisances,
         scenario=scenario,
         cost=cost,
+        conversion_value=conversion_value,
         by=by,
         budgets=budgets,
         only_positive=only_positive,
@@ -288,7 +296,8 @@ def _curve(
     nuisances: LogNuisances | None,
     *,
     scenario: str,
-    cost: float,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
     by: str,
     budgets: ArrayLike | None,
     only_positive: bool,
@@ -307,7 +316,7 @@ def _curve(
     n_jobs = check_jobs(n_jobs)
     nuisances = crossfit(log) if nuisances is None else nuisances
     scores = unit_scores(log, nuisances, clip=clip)
-    reward, spend = scores.reward(scenario, cost), scores.spend(scenario, cost)
+    reward, spend = scores.reward(scenario, cost, conversion_value), scores.spend(scenario, cost)
     n = len(log)
     rankings = [
         Ranking(score, reward, spend, only_positive, log.index, subject)
@@ -348,6 +357,7 @@ def _curve(
         level=level,
         n_bootstrap=n_bootstrap,
         cautions=tell_of_scores("budget_curve", log, nuisances, scores, covered, labels, *scores_to_rank),
+        unit=unit_of(conversion_value, log.outcome is not None),
     )
 
 

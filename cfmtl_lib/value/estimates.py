@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from cfmtl_lib.logs.row_arguments import check_log, labels_by_row
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import LogNuisances
 from cfmtl_lib.policy.arguments import check_policy
+from cfmtl_lib.policy.rewards import OUTCOME, unit_of
 from cfmtl_lib.runtime.registry import storable
 from cfmtl_lib.strata import STRATA
 from cfmtl_lib.value.calibration import effective_sample_sizes, tell_of_scores
@@ -38,7 +40,7 @@ class Estimate:
     Attributes
     ----------
     value, standard_error : float
-        Estimate and its standard error, in conversions a unit.
+        Estimate and its standard error, in ``unit`` a row.
     lower, upper : float
         Ends of the normal interval at ``level``.
     level : float
@@ -52,6 +54,10 @@ class Estimate:
         :class:`~cfmtl_lib.errors.TrustWarning`.
     population : str
         Units that the mean is about: "all" of the log, or a description.
+    unit : str
+        Unit of the value, printed beside it; empty for shares and the like.
+    note : str
+        What was done to the outcome before, printed beside the value; empty if nothing was.
     """
 
     value: float
@@ -63,6 +69,8 @@ class Estimate:
     n_clusters: int
     cautions: tuple[str, ...] = field(default=(), kw_only=True)
     population: str = field(default="all", kw_only=True)
+    unit: str = field(default="", kw_only=True)
+    note: str = field(default="", kw_only=True)
 
     @property
     def total(self) -> float:
@@ -105,23 +113,27 @@ class Estimate:
 
     def _line(self) -> str:
         among = "" if self.population == "all" else f" among {self.population}"
-        return f"{self.value:.4f} ± {self.standard_error:.4f} [{self.lower:.4f}, {self.upper:.4f}]{among}"
+        unit = f" {self.unit} a row" if self.unit else ""
+        return (
+            f"{self.value:.4f} ± {self.standard_error:.4f} [{self.lower:.4f}, {self.upper:.4f}]{unit}{among}"
+        )
 
     def _warned(self) -> str:
-        return f"; NOT RELIABLE: {'; '.join(self.cautions)}" if self.cautions else ""
+        noted = f"; {self.note}" if self.note else ""
+        return noted + (f"; NOT RELIABLE: {'; '.join(self.cautions)}" if self.cautions else "")
 
 
 @storable
 @dataclass(frozen=True)
 class PolicyValue(Estimate):
-    """Value of a policy, in conversions a unit of the log.
+    """Value of a policy, a row of the log.
 
     Attributes
     ----------
     share_treated : float
         Mean of the policy.
     spend : Estimate
-        Payments of the policy, in conversions a unit: cost times expected payments.
+        Payments of the policy, in the units of the cost: cost times expected payments.
     effective_sample_size : (float, float)
         Size ``(sum w)^2 / sum w^2`` for the treated and the untreated rows that the policy would treat
         (Kish, 1965). The weight w is the policy times the inverse probability of the row's arm. Do not trust
@@ -228,7 +240,7 @@ def policy_value(
     covered = probability * among.weight
     told = tell_of_scores("policy_value", log, nuisances, scores, covered, labels, treat)
     return PolicyValue(
-        **vars(reward) | {"cautions": told, "population": among.name},
+        **vars(reward) | {"cautions": told, "population": among.name} | about_money(log, conversion_value),
         share_treated=float(np.average(probability, weights=among.weight)),
         spend=spend,
         effective_sample_size=effective_sample_sizes(covered, scores.propensity, scores.treated),
@@ -281,7 +293,14 @@ def policy_value_difference(
     estimate = mean_estimate(among.linearised(of_row, of_mean), clusters=labels, level=level)
     covered = np.abs(more) * among.weight
     told = tell_of_scores("policy_value_difference", log, nuisances, scores, covered, labels, treat, other)
-    return replace(estimate, cautions=told, population=among.name)
+    about = about_money(log, conversion_value)
+    return replace(estimate, cautions=told, population=among.name, **about)
+
+
+def about_money(log: IncentiveLog, conversion_value: float | ArrayLike | None) -> dict[str, Any]:
+    """Return the unit of a value, and what was done to the outcome in money that it is about."""
+    unit = unit_of(conversion_value, log.outcome is not None)
+    return {"unit": unit, "note": log.outcome_note if unit == OUTCOME else ""}
 
 
 def strata_shares(

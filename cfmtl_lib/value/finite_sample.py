@@ -22,18 +22,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cfmtl_lib.checks import check_count, check_level, check_number
+from cfmtl_lib.checks import check_count, check_level, check_number, describe, real_number
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import labels_by_row
 from cfmtl_lib.nuisances.moments import LogNuisances
-from cfmtl_lib.policy.arguments import check_cost, check_policy
-from cfmtl_lib.policy.rewards import payment_of
+from cfmtl_lib.policy.arguments import check_costs, check_policy
+from cfmtl_lib.policy.rewards import payment_of, values_of_conversion
 from cfmtl_lib.value.scores import check_nuisances, net_means, net_outcome
 
 
 class RewardBound(NamedTuple):
-    """Lower bound of the value of a policy, in conversions a unit.
+    """Lower bound of the value of a policy, in net conversions a unit, or in those of ``conversion_value``.
 
     Attributes
     ----------
@@ -61,7 +61,9 @@ def reward_lower_bound(
     *,
     least_propensity: float,
     scenario: str = "coupon",
-    cost: float,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
+    outcome_range: tuple[float, float] | None = None,
     confidence: float = 0.95,
     n_policies: int = 1,
 ) -> RewardBound:
@@ -79,8 +81,11 @@ def reward_lower_bound(
     least_propensity : float in (0, 0.5]
         Least probability of either arm at any x, by design.
     scenario : {"coupon", "cash"}
-    cost : float
-        Cost c >= 0 of one incentive, in units of one conversion net of it.
+    cost, conversion_value
+        As in :func:`~cfmtl_lib.value.estimates.policy_value`. With one for each row, the range of the scores
+        is that of the row where it is largest.
+    outcome_range : (float, float), optional
+        Least and largest amount that is possible, for a log with an outcome in money.
     confidence : float
         Probability with which the bound holds.
     n_policies : int
@@ -124,7 +129,7 @@ def reward_lower_bound(
         )
     least_propensity = check_number(least_propensity, "least_propensity", low=0, high=0.5, low_open=True)
     confidence = check_level(confidence, "confidence")
-    n_policies, cost = check_count(n_policies, "n_policies"), check_cost(cost)
+    n_policies = check_count(n_policies, "n_policies")
     if len(log) < 2:
         raise InputError("log", expected="at least two units", found="one")
     e = nuisances.propensity
@@ -136,14 +141,20 @@ def reward_lower_bound(
             found=f"{least_propensity}",
         )
     policy = check_policy(treat, len(log), log.index)
-    g1, g0 = net_means(nuisances, scenario, cost)
+    g1, g0 = net_means(log, nuisances, scenario, cost, conversion_value)
+    costs = check_costs(cost, len(log), index=log.index)
     # Possible values of the net outcome in each arm; means outside them only widen the range.
-    paid = payment_of(scenario).is_due
-    possible = [(1.0 + cost) * y - cost * paid(c, y) for c in (0, 1) for y in (0, 1)]
-    low1, high1 = min(possible), max(possible)
-    low0, high0 = 0.0, 1.0 + cost
+    if log.outcome is not None and conversion_value is None:
+        low0, high0 = _range_of_outcome(log, outcome_range)
+        low1, high1 = low0 - float(np.max(costs)), high0
+    else:
+        value = values_of_conversion(costs, conversion_value, len(log), log.index)
+        paid = payment_of(scenario).is_due
+        possible = [np.asarray(value * y - costs * paid(c, y)) for c in (0, 1) for y in (0, 1)]
+        low1, high1 = (float(end([end(values) for values in possible])) for end in (np.min, np.max))
+        low0, high0 = 0.0, float(np.max(value))
     g1, g0 = np.clip(g1, low1, high1), np.clip(g0, low0, high0)
-    w = net_outcome(log, scenario, cost)
+    w = net_outcome(log, scenario, cost, conversion_value)
     score = policy * (g1 - g0 + np.where(log.t == 1, (w - g1) / e, -(w - g0) / (1 - e)))
     a = 1 / least_propensity
     tops = (a * high1 - (a - 1) * low1 - low0, high1 + (a - 1) * high0 - a * low0)
@@ -155,3 +166,19 @@ def reward_lower_bound(
     range_term = 7 * score_range * log_term / (3 * (n - 1))
     estimate = float(score.mean())
     return RewardBound(estimate - spread - range_term, estimate, spread, range_term, score_range)
+
+
+def _range_of_outcome(log: IncentiveLog, outcome_range: tuple[float, float] | None) -> tuple[float, float]:
+    """Return the range of an outcome in money, which no log can tell."""
+    assert log.outcome is not None
+    seen = float(log.outcome.min()), float(log.outcome.max())
+    given = outcome_range if isinstance(outcome_range, tuple | list) else ()
+    ends = [real_number(end) for end in given]
+    if len(ends) != 2 or not ends[0] <= seen[0] <= seen[1] <= ends[1]:
+        raise InputError(
+            "outcome_range",
+            expected=f"(least, largest) possible amount, around those seen, {seen[0]:g} to {seen[1]:g}",
+            found=describe(outcome_range),
+            advice="The bound needs outcomes of known range, such as amounts up to a limit of the basket.",
+        )
+    return ends[0], ends[1]

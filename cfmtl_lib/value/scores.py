@@ -30,8 +30,9 @@ from cfmtl_lib.errors import InputError, check_choice, refuse_rows
 from cfmtl_lib.logs.alignment import row_order
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log
+from cfmtl_lib.nuisances.amounts import amount_means, doubly_robust_amounts
 from cfmtl_lib.nuisances.moments import CLIP_OF_ESTIMATES, MOMENTS, LogNuisances
-from cfmtl_lib.policy.arguments import check_cost, check_costs
+from cfmtl_lib.policy.arguments import check_costs
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means, values_of_conversion
 from cfmtl_lib.strata import strata_from_moments
 
@@ -52,6 +53,8 @@ class UnitScores:
         Number of rows whose propensity was moved to the bound.
     index : pandas.Index, optional
         Labels of the rows, which a Series of costs has to match.
+    amounts : ndarray of shape (n, 2), float64, optional
+        Scores G1[M] and G0[M] of the outcome in money, if the log has one.
     """
 
     moments: NDArray[np.float64]
@@ -59,6 +62,7 @@ class UnitScores:
     treated: NDArray[np.bool_]
     n_clipped: int
     index: pd.Index | None = None
+    amounts: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.propensity)
@@ -73,12 +77,15 @@ class UnitScores:
         cost: float | ArrayLike,
         conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
-        """Compute scores of the reward of treating each row, in conversions; shape (n,).
+        """Compute scores of the reward of treating each row; shape (n,).
 
-        See :func:`~cfmtl_lib.policy.rewards.expected_reward` for cost and value of a conversion.
+        See :func:`~cfmtl_lib.policy.rewards.expected_reward` for cost and value of a conversion. Without such
+        a value, the reward of a log with an outcome in money is the effect on it, minus the payments.
         """
         by_name = self.by_moment()
         paid = by_name[payment_of(scenario).moment]
+        if self.amounts is not None and conversion_value is None:
+            return self.amounts[:, 0] - self.amounts[:, 1] - self.spend(scenario, cost)
         return reward_of_means(
             by_name["converted_treated"],
             by_name["converted_untreated"],
@@ -89,7 +96,7 @@ class UnitScores:
         )
 
     def spend(self, scenario: str, cost: float | ArrayLike) -> NDArray[np.float64]:
-        """Compute scores of the payment of treating each row, in conversions; shape (n,)."""
+        """Compute scores of the payment of treating each row, in the units of the cost; shape (n,)."""
         return check_costs(cost, len(self), index=self.index) * self.by_moment()[payment_of(scenario).moment]
 
     def by_moment(self) -> dict[str, NDArray[np.float64]]:
@@ -143,13 +150,15 @@ def unit_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | Non
         [moment.doubly_robust(log, means[name], e) for name, moment in MOMENTS.items()], axis=1
     )
     n_clipped = int((e != nuisances.propensity).sum())
-    return UnitScores(moments, e, log.t == 1, n_clipped, log.index)
+    amounts = None if log.outcome is None else doubly_robust_amounts(log, nuisances, e)
+    return UnitScores(moments, e, log.t == 1, n_clipped, log.index, amounts)
 
 
 def fitted_scores(log: IncentiveLog, nuisances: LogNuisances) -> UnitScores:
     """Return the fitted means in place of scores: what the rows would score without their outcomes."""
     means = np.stack([nuisances.means()[name] for name in MOMENTS], axis=1)
-    return UnitScores(means, nuisances.propensity, log.t == 1, 0, log.index)
+    amounts = None if log.outcome is None else amount_means(log, nuisances)
+    return UnitScores(means, nuisances.propensity, log.t == 1, 0, log.index, amounts)
 
 
 def checked_clip(log: IncentiveLog, nuisances: LogNuisances, clip: float | None) -> float:
@@ -196,26 +205,41 @@ def check_nuisances(nuisances: LogNuisances, log: IncentiveLog) -> None:
         )
 
 
-def net_outcome(log: IncentiveLog, scenario: str, cost: float) -> NDArray[np.float64]:
+def net_outcome(
+    log: IncentiveLog,
+    scenario: str,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
+) -> NDArray[np.float64]:
     r"""Compute the net outcome W, whose uplift is the reward; shape (n,).
 
-    It is :math:`(1+c)Y - c\,CY` for coupons and :math:`(1+c)Y - c\,C` for cash. Since C = 0 where T = 0,
-    :math:`W(1) - W(0)` is the reward of treating the unit. Any estimator of an average treatment effect
-    estimates a reward when given W.
+    With the value v of a conversion, 1 + c unless given, it is :math:`v\,Y - c\,CY` for coupons and
+    :math:`v\,Y - c\,C` for cash. An outcome in money takes the place of :math:`v\,Y`. Since C = 0 where
+    T = 0, :math:`W(1) - W(0)` is the reward of treating the unit. Any estimator of an average treatment
+    effect estimates a reward when given W.
     """
     paid = MOMENTS[payment_of(scenario).moment].observed(log)
-    cost = check_cost(cost)
-    return values_of_conversion(cost, None, len(log)) * log.y - cost * paid
+    costs = check_costs(cost, len(log), index=log.index)
+    if log.outcome is not None and conversion_value is None:
+        return log.outcome - costs * paid
+    return values_of_conversion(costs, conversion_value, len(log), log.index) * log.y - costs * paid
 
 
 def net_means(
-    nuisances: LogNuisances, scenario: str, cost: float
+    log: IncentiveLog,
+    nuisances: LogNuisances,
+    scenario: str,
+    cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute E[W | T=1, x] and E[W | T=0, x] of :func:`net_outcome`; each of shape (n,)."""
-    paid = nuisances.means()[payment_of(scenario).moment]
-    cost = check_cost(cost)
-    value = values_of_conversion(cost, None, len(nuisances))
-    return value * nuisances.converted_treated - cost * paid, value * nuisances.converted_untreated
+    paid, n = nuisances.means()[payment_of(scenario).moment], len(log)
+    costs = check_costs(cost, n, index=log.index)
+    if log.outcome is not None and conversion_value is None:
+        treated, untreated = amount_means(log, nuisances).T
+        return treated - costs * paid, untreated
+    value = values_of_conversion(costs, conversion_value, n, log.index)
+    return value * nuisances.converted_treated - costs * paid, value * nuisances.converted_untreated
 
 
 POPULATIONS = ("all", "overlap", "trimmed")

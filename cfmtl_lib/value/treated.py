@@ -25,14 +25,15 @@ from numpy.typing import ArrayLike, NDArray
 from cfmtl_lib.errors import refuse_rows
 from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.row_arguments import check_log, numbers_by_row
+from cfmtl_lib.nuisances.amounts import amount_means
 from cfmtl_lib.nuisances.cross_fitting import crossfit
 from cfmtl_lib.nuisances.moments import MOMENTS, LogNuisances
-from cfmtl_lib.policy.arguments import check_policy
+from cfmtl_lib.policy.arguments import check_costs, check_policy
 from cfmtl_lib.policy.origin import TrainingRows, all_learned_on
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.strata import strata_from_moments
 from cfmtl_lib.value.calibration import cautions_about, effective_sample_size, members_of, tell
-from cfmtl_lib.value.estimates import Estimate, mean_estimate, shares_table
+from cfmtl_lib.value.estimates import Estimate, about_money, mean_estimate, shares_table
 from cfmtl_lib.value.scores import checked_clip
 
 
@@ -52,6 +53,8 @@ class TreatedScores:
         Number of rows whose propensity was moved to the bound.
     index : pandas.Index, optional
         Labels of the rows, which a Series of costs has to match.
+    amounts : ndarray of shape (n,), float64, optional
+        Scores of the effect M(1) - M(0) on the outcome in money, if the log has one.
     """
 
     moments: NDArray[np.float64]
@@ -59,6 +62,7 @@ class TreatedScores:
     odds: NDArray[np.float64]
     n_clipped: int
     index: pd.Index | None = None
+    amounts: NDArray[np.float64] | None = None
 
     def strata(self) -> NDArray[np.float64]:
         """Compute scores of the five shares: treated rows sum to 1, untreated rows to 0; shape (n, 5)."""
@@ -72,6 +76,8 @@ class TreatedScores:
         """Compute scores of the reward of treating, as those of ``UnitScores``; shape (n,)."""
         by_name = dict(zip(MOMENTS, self.moments.T, strict=True))
         paid = by_name[payment_of(scenario).moment]
+        if self.amounts is not None and conversion_value is None:
+            return self.amounts - check_costs(cost, len(paid), index=self.index) * paid
         return reward_of_means(
             by_name["converted_treated"],
             by_name["converted_untreated"],
@@ -116,8 +122,12 @@ def treated_scores(log: IncentiveLog, nuisances: LogNuisances, *, clip: float | 
         for moment in MOMENTS.values()
     ]
     moments = np.stack(columns, axis=1)
+    amounts = None
+    if log.outcome is not None:
+        gap = log.outcome - amount_means(log, nuisances)[:, 1]
+        amounts = np.where(treated, gap, -odds * gap)
     n_clipped = int((e != nuisances.propensity).sum())
-    return TreatedScores(moments.astype(np.float64), treated, odds, n_clipped, log.index)
+    return TreatedScores(moments.astype(np.float64), treated, odds, n_clipped, log.index, amounts)
 
 
 def treated_shares(
@@ -197,7 +207,7 @@ def treated_value(
     Returns
     -------
     Estimate
-        Policy value in conversions a treated row of the log.
+        Policy value a treated row of the log.
 
     Raises
     ------
@@ -222,7 +232,8 @@ def treated_value(
         clip=clip,
         rows=all_learned_on((treat, other)),
     )
-    return replace(estimate, cautions=tell("treated_value", told))
+    about = about_money(log, conversion_value)
+    return replace(estimate, cautions=tell("treated_value", told), **about)
 
 
 def treated_effect(

@@ -7,6 +7,7 @@ that no parameter of that kind can mean must be refused.
 import datetime
 import inspect
 import warnings
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -108,6 +109,9 @@ MEANT: dict[str, set[str]] = {
     "cross_fitted": {"True"},
     "index": {"None"},
     **{mean: {"halves"} for mean in TRUTH.means()},
+    "outcome_treated": {"integers", "halves"},
+    "outcome_untreated": {"integers", "halves"},
+    "amounts": {"integers", "halves", "None"},
     "rho": {"-1"},
     "n_jobs": {"-1"},
     "generosity": {"2**70"},
@@ -120,7 +124,8 @@ MEANT: dict[str, set[str]] = {
 EVALUATED = {"log": LOG, "nuisances": TRUTH, "clusters": None, "level": 0.95, "clip": None}
 PRICED = {"scenario": "coupon", "cost": 0.4}
 CURVE = EVALUATED | PRICED | {"budgets": [0, 0.5, 1], "n_bootstrap": 50, "n_jobs": 1}
-CURVE |= {"by": "share", "only_positive": True, "seed": 0}
+CURVE |= {"by": "share", "only_positive": True, "seed": 0, "conversion_value": None}
+MONEY = replace(LOG, outcome=SCORE)
 
 CALLS = {
     "policy_value": (cf.policy_value, EVALUATED | PRICED | {"treat": TREAT, "conversion_value": None}),
@@ -149,7 +154,7 @@ CALLS = {
         value.reward_lower_bound,
         PRICED
         | {"treat": TREAT, "log": LOG, "nuisances": TRUTH, "least_propensity": 0.1, "confidence": 0.95}
-        | {"n_policies": 1},
+        | {"n_policies": 1, "conversion_value": None},
     ),
     "share_ranges": (
         value.share_ranges,
@@ -199,12 +204,34 @@ CALLS = {
     "expected_spend": (cf.expected_spend, PRICED | {"strata_probability": P}),
     "stratum_rewards": (cf.stratum_rewards, PRICED),
     "count_outcomes": (cf.count_outcomes, PRICED | {"treat": TREAT, "stratum": STUDY.stratum}),
-    "true_value": (STUDY.true_value, PRICED | {"treat": np.ones(N, dtype=bool)}),
+    "true_value": (
+        STUDY.true_value,
+        PRICED | {"treat": np.ones(N, dtype=bool), "conversion_value": None},
+    ),
     "cell_calibration": (
         cf.cell_calibration,
         {"strata_probability": P, "log": LOG, "bins": 5, "clusters": None},
     ),
-    "policy_value_scorer": (cf.policy_value_scorer, PRICED | {"budget": 0.4, "folds": 2}),
+    "policy_value_scorer": (
+        cf.policy_value_scorer,
+        PRICED | {"budget": 0.4, "folds": 2, "conversion_value": None},
+    ),
+    "IncentiveLog, outcome": (
+        lambda amounts: cf.IncentiveLog(LOG.x, LOG.t, LOG.c, LOG.y, outcome=amounts),
+        {"amounts": SCORE},
+    ),
+    "winsorise": (cf.winsorise, {"log": MONEY, "share": 0.1}),
+    "reward_lower_bound, money": (
+        lambda outcome_range: value.reward_lower_bound(
+            TREAT,
+            MONEY,
+            replace(TRUTH, outcome_treated=HALF, outcome_untreated=HALF),
+            cost=0.4,
+            least_propensity=0.1,
+            outcome_range=outcome_range,
+        ),
+        {"outcome_range": (-50, 50)},
+    ),
     "simulated_features": (cf.simulated_features, {"n": 100, "seed": 0}),
     "simulated_campaign": (
         cf.simulated_campaign,

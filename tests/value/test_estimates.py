@@ -152,7 +152,7 @@ def test_doubleml_finds_the_same_on_the_same_folds(doubleml, study, treat, scena
 
     log, fold = study.log, np.arange(4000) % 4
     nuisances = cf.crossfit(log, outcome=LogisticRegression(), propensity=LogisticRegression(), folds=fold)
-    g1, g0 = net_means(nuisances, scenario, 0.4)
+    g1, g0 = net_means(log, nuisances, scenario, 0.4)
     frame = pd.DataFrame(log.x, columns=[f"x{k}" for k in range(5)]).assign(
         t=log.t, w=net_outcome(log, scenario, 0.4)
     )

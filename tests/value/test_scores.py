@@ -69,7 +69,7 @@ def test_reward_scores_are_those_of_the_strata_and_of_the_net_outcome(drawn, sce
     scores = unit_scores(log, nuisances, clip=0.0)
     reward = scores.reward(scenario, 0.4)
     np.testing.assert_allclose(reward, scores.strata() @ stratum_rewards(scenario, 0.4), atol=1e-9)
-    g1, g0 = net_means(nuisances, scenario, 0.4)
+    g1, g0 = net_means(log, nuisances, scenario, 0.4)
     w = net_outcome(log, scenario, 0.4)
     aipw = g1 - g0 + log.t * (w - g1) / e - (1 - log.t) * (w - g0) / (1 - e)
     np.testing.assert_allclose(reward, aipw, atol=1e-9)

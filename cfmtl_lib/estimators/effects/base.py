@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from cfmtl_lib.checks import check_count, check_flag, check_seed
+from cfmtl_lib.checks import check_count, check_flag, check_seed, describe
 from cfmtl_lib.errors import InputError
 from cfmtl_lib.estimators.base import LogEstimator, as_log, labels_of
 from cfmtl_lib.estimators.likelihood import outcome_log_likelihood
@@ -33,6 +33,7 @@ from cfmtl_lib.logs.incentive_log import IncentiveLog
 from cfmtl_lib.logs.parquet_log import ParquetLog
 from cfmtl_lib.logs.schema import InputSchema
 from cfmtl_lib.nuisances.learners import category_columns
+from cfmtl_lib.policy.arguments import check_costs
 from cfmtl_lib.policy.rewards import payment_of, reward_of_means
 from cfmtl_lib.runtime.registry import storable
 
@@ -48,6 +49,7 @@ def reward_of_effects(
     effects: Mapping[str, NDArray[np.float64]],
     scenario: str,
     cost: float | ArrayLike,
+    conversion_value: float | ArrayLike | None = None,
     index: pd.Index | None = None,
 ) -> NDArray[np.float64]:
     """Compute the reward of treating each row from its effects.
@@ -57,23 +59,23 @@ def reward_of_effects(
     effects : mapping of str to ndarray of shape (n,)
         Result of :meth:`EffectEstimator.predict_effects`.
     scenario : {"coupon", "cash"}
-    cost : float, or array_like of shape (n,)
-        Cost of a paid incentive, in conversions.
+    cost, conversion_value
+        As in :func:`~cfmtl_lib.policy.rewards.expected_reward`.
     index : pandas.Index, optional
-        Labels of the rows, which a Series of costs has to match.
+        Labels of the rows, which a Series of costs or values has to match.
 
     Returns
     -------
     ndarray of shape (n,), float64
-        Reward in conversions.
+        Reward in conversions, or in the units of ``conversion_value``.
 
     Raises
     ------
     UnknownNameError, InputError
-        If the scenario is unknown, or a cost is no finite number from 0.
+        If the scenario is unknown, or a cost or value is no finite number from 0.
     """
     paid = effects[payment_of(scenario).moment]
-    return reward_of_means(effects[CATE], np.zeros(len(paid)), paid, cost, index=index)
+    return reward_of_means(effects[CATE], np.zeros(len(paid)), paid, cost, conversion_value, index)
 
 
 @storable
@@ -287,11 +289,24 @@ class EffectEstimator(LogEstimator):
         return self._predict(x, (CATE, *PAID))
 
     def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
+        self,
+        x: IncentiveLog | FeatureRows,
+        scenario: str,
+        cost: float | ArrayLike,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
-        effects = self._predict(x, (CATE, payment_of(scenario).moment))
-        return reward_of_effects(effects, scenario, cost, index=labels_of(x))
+        paid = payment_of(scenario).moment
+        effects = self._predict(x, (CATE, paid))
+        if getattr(self, "in_money_", False):
+            if conversion_value is not None:
+                raise InputError(
+                    "conversion_value",
+                    expected="none: the model was fitted to an outcome in money",
+                    found=describe(conversion_value),
+                )
+            return effects[CATE] - check_costs(cost, len(effects[CATE]), index=labels_of(x)) * effects[paid]
+        return reward_of_effects(effects, scenario, cost, conversion_value, labels_of(x))
 
     def _predict(self, x: IncentiveLog | FeatureRows, names: Collection[str]) -> dict[str, NDArray]:
         check_is_fitted(self, "input_")

@@ -257,7 +257,11 @@ class EntireSpaceEstimator(LogEstimator):
         return means["converted_treated"] - means["converted_untreated"]
 
     def predict_reward(
-        self, x: IncentiveLog | FeatureRows, scenario: str, cost: float | ArrayLike
+        self,
+        x: IncentiveLog | FeatureRows,
+        scenario: str,
+        cost: float | ArrayLike,
+        conversion_value: float | ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """See :meth:`~cfmtl_lib.estimators.base.LogEstimator.predict_reward`."""
         paid = payment_of(scenario).moment
@@ -267,7 +271,8 @@ class EntireSpaceEstimator(LogEstimator):
             means["converted_untreated"],
             means[paid],
             cost,
-            index=labels_of(x),
+            conversion_value,
+            labels_of(x),
         )
 
     def _log_likelihood(self, log: IncentiveLog) -> NDArray[np.float64]:

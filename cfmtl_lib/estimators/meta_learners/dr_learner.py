@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, clone
 from cfmtl_lib.checks import check_count
 from cfmtl_lib.estimators.effects.base import CATE, PAID, EffectEstimator
 from cfmtl_lib.logs.incentive_log import IncentiveLog
+from cfmtl_lib.nuisances.amounts import doubly_robust_amounts
 from cfmtl_lib.nuisances.feature_nuisances import FeatureNuisances
 from cfmtl_lib.nuisances.learner_checks import check_classifier, check_regressor, fit_clone
 from cfmtl_lib.nuisances.learners import adapt_learner, default_regressor
@@ -31,7 +32,9 @@ class DRLearner(EffectEstimator, method="DR-learner"):
     r"""Effects by regression on doubly robust scores (Kennedy, 2023).
 
     It estimates :math:`E[Y|T{=}1,x] - E[Y|T{=}0,x]` and the payments :math:`E[CY|T{=}1,x]` and
-    :math:`E[C|T{=}1,x]`. It does not identify the means of the arms, and no strata.
+    :math:`E[C|T{=}1,x]`. On a log with an outcome M in money, the first is
+    :math:`E[M|T{=}1,x] - E[M|T{=}0,x]`, and rewards are in money. It does not identify the means of the arms,
+    and no strata.
 
     Parameters
     ----------
@@ -52,6 +55,8 @@ class DRLearner(EffectEstimator, method="DR-learner"):
     ----------
     effects_ : dict of str to regressor
         Fitted regression of each score.
+    in_money_ : bool
+        Whether the effect is that on the log's outcome in money.
     input_, schema_, n_features_in_, feature_names_in_
         See :class:`~cfmtl_lib.estimators.effects.base.EffectEstimator`.
 
@@ -63,6 +68,8 @@ class DRLearner(EffectEstimator, method="DR-learner"):
     >>> bool(np.corrcoef(effect, study.strata_probability[:, 3])[0, 1] > 0.6)
     True
     """
+
+    fits_amounts = True
 
     def __init__(
         self,
@@ -109,6 +116,10 @@ class DRLearner(EffectEstimator, method="DR-learner"):
             name: moment.doubly_robust(log, means[name], made.propensity) for name, moment in MOMENTS.items()
         }
         targets = {CATE: scores["converted_treated"] - scores["converted_untreated"]}
+        self.in_money_ = log.outcome is not None
+        if self.in_money_:
+            amounts = doubly_robust_amounts(log, made, made.propensity)
+            targets[CATE] = amounts[:, 0] - amounts[:, 1]
         targets |= {name: scores[name] for name in PAID}
         given = self.effect
         learner = default_regressor(log, self.seed) if given is None else adapt_learner(given, log)
@@ -121,5 +132,8 @@ class DRLearner(EffectEstimator, method="DR-learner"):
     def _effects(self, x: NDArray[np.float64], names: Collection[str]) -> dict[str, NDArray[np.float64]]:
         with threads_for(len(x)):
             found = {name: np.asarray(self.effects_[name].predict(x), dtype=np.float64) for name in names}
-        # A difference of probabilities lies in [-1, 1], a payment in [0, 1].
-        return {name: value.clip(-1.0 if name == CATE else 0.0, 1.0) for name, value in found.items()}
+        # A difference of probabilities lies in [-1, 1], a payment in [0, 1], an amount anywhere.
+        bounds = dict.fromkeys(PAID, (0.0, 1.0)) | {
+            CATE: (-np.inf, np.inf) if self.in_money_ else (-1.0, 1.0)
+        }
+        return {name: value.clip(*bounds[name]) for name, value in found.items()}
