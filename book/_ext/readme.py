@@ -36,6 +36,13 @@ def results_block(root: Path) -> str:
         f"| lead of CF-MTL-v1 over CF-MTL that comes from other data | {fact['v1-lead-from-data']} |",
         "| labelling of the text instead of the code's, cash: lead of CF-OR over CF-MTL | "
         f"{fact['text-cf-or-lead-cash-authors']} and {fact['text-cf-or-lead-cash-document']} |",
+        f"| best of {fact['learners']} learners, labelling of the code, coupon and cash "
+        f"(CF-MTL-v1: {fact['learner-v1-code-coupon']} and {fact['learner-v1-code-cash']}) | "
+        f"{fact['learner-best-code-coupon-name']} {fact['learner-best-code-coupon']} and "
+        f"{fact['learner-best-code-cash-name']} {fact['learner-best-code-cash']} |",
+        "| the same, labelling of the text | "
+        f"{fact['learner-best-text-coupon-name']} {fact['learner-best-text-coupon']} and "
+        f"{fact['learner-best-text-cash-name']} {fact['learner-best-text-cash']} |",
         "| policy values from the log, known propensity: within 3 standard errors | "
         f"{fact['values-known-within']} |",
         "| the same, propensity fitted by the paper's network: off by | "

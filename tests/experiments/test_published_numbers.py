@@ -130,6 +130,24 @@ def test_facts_follow_their_files(tmp_path):
     assert after["table4-reproduced"].text == "16"
 
 
+def test_learners_of_the_first_page_are_those_of_the_file():
+    rows = pd.read_csv(RESULTS / "ml-1m" / "baselines.csv")
+    facts = {name: fact.text for name, fact in published_numbers.facts(RESULTS).items()}
+    for rule in ("code", "text"):
+        for scenario in ("coupon", "cash"):
+            chosen = (rows["labelling"] == rule) & (rows["scenario"] == scenario)
+            one = rows[chosen & (rows["construction"] == "authors")].pivot(
+                index="seed", columns="method", values="reward"
+            )
+            given_x = one.drop(columns=[name for name in one if "given response" in name])
+            best = given_x.mean().idxmax()
+            assert facts[f"learner-best-{rule}-{scenario}-name"] == best
+            mean, error = one[best].mean(), one[best].std() / np.sqrt(len(one))
+            assert facts[f"learner-best-{rule}-{scenario}"] == f"{mean:,.0f} ± {error:,.0f}"
+            assert facts["learner-seeds"] == f"{len(one)}" and len(one) >= 5
+            assert facts["learners"] == f"{given_x.shape[1]}"
+
+
 def test_facts_are_what_the_files_say():
     """Recomputed here from the files, each in its own way."""
     facts = {name: fact.text for name, fact in published_numbers.facts(RESULTS).items()}
@@ -151,7 +169,8 @@ def test_facts_are_what_the_files_say():
     shares = (had / gain).xs("coupon", level="scenario")
     low, high = (float(end.replace("−", "-").rstrip(" %")) for end in facts["net-share-coupon"].split(" to "))
     assert low - 0.5 <= 100 * shares.min() and 100 * shares.max() <= high + 0.5
-    assert all("-" not in text for text in facts.values()), "a minus sign is no hyphen"
+    numbers = [text for name, text in facts.items() if not name.endswith("-name")]
+    assert all("-" not in text for text in numbers), "a minus sign is no hyphen"
 
 
 def test_ranking_says_who_is_first():

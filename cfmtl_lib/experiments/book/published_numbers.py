@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cfmtl_lib.experiments.methods import METHODS, TWINS
+from cfmtl_lib.experiments.paper.baselines import summary_of
 from cfmtl_lib.experiments.paper.comparison import NO_DATA, verdicts
 from cfmtl_lib.experiments.paper.reported import (
     lead_of_v1,
@@ -54,7 +55,15 @@ def facts(results_root: str | Path) -> dict[str, Fact]:
     """
     root = Path(results_root)
     found: dict[str, Fact] = {}
-    for collect in (_facts_of_tables, _facts_of_methods, _facts_of_values, _facts_of_cost, _facts_of_speed):
+    collectors = (
+        _facts_of_tables,
+        _facts_of_methods,
+        _facts_of_learners,
+        _facts_of_values,
+        _facts_of_cost,
+        _facts_of_speed,
+    )
+    for collect in collectors:
         found |= collect(root)
     return found
 
@@ -127,6 +136,31 @@ def _facts_of_methods(root: Path) -> dict[str, Fact]:
             lead_here = f"{row['difference']:+,.0f} ± {row['se']:,.0f}"
             texts[f"text-cf-or-lead-{scenario}-{construction}"] = lead_here
     return _as_facts({"ml-1m/table4.csv": texts})
+
+
+def _facts_of_learners(root: Path) -> dict[str, Fact]:
+    """Collect the largest mean rewards of learners on the construction of the authors' code."""
+    rows, _ = load_results(root / "ml-1m", "baselines")
+    summary = summary_of(rows[rows["construction"] == "authors"])
+    response = summary["method"].str.contains("given response")
+    texts = {
+        "learner-seeds": f"{int(summary['seeds'].min())}",
+        "learners": f"{summary.loc[~response, 'method'].nunique()}",
+    }
+    for (rule, scenario), part in summary.groupby(["labelling", "scenario"], sort=False):
+        sorts = {
+            "best": part[~response[part.index]],
+            "without-strata": part[~part["strata"]],
+            "given-response": part[response[part.index]],
+            "v1": part[part["method"] == "CF-MTL-v1"],
+            "tarnet": part[part["method"] == "TARNet"],
+        }
+        for sort, among in sorts.items():
+            best = among.nlargest(1, "mean").iloc[0]
+            name = f"learner-{sort}-{rule}-{scenario}"
+            texts[name] = f"{best['mean']:,.0f} ± {best['se']:,.0f}"
+            texts[f"{name}-name"] = best["method"]
+    return _as_facts({"ml-1m/baselines.csv": texts})
 
 
 def _facts_of_values(root: Path) -> dict[str, Fact]:

@@ -127,7 +127,8 @@ def on_shared_studies(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns of Table 4, each method once in each study; a method of both tables is taken from Table 4.
+        Columns of Table 4, each method once in each study. A method of both tables is taken from ``found``,
+        whose studies were all built by one run.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def on_shared_studies(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     shared = found[STUDY].drop_duplicates().merge(table[STUDY].drop_duplicates())
     if shared.empty:
         raise InputError("tables", expected="studies that both have", found="none")
-    both = pd.concat([table, found[~found["method"].isin(table["method"])]])[[*KEY, *COUNTS]]
+    both = pd.concat([table[~table["method"].isin(found["method"])], found])[[*KEY, *COUNTS]]
     return both.merge(shared).reset_index(drop=True)
 
 
