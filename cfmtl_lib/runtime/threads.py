@@ -47,7 +47,7 @@ def threads_for(n_rows: int) -> AbstractContextManager:
 def one_thread_beside(others: bool) -> AbstractContextManager:
     """Limit scikit-learn and LightGBM to one thread where other fits keep the cores busy.
 
-    With a thread for each core in each of two fits, boosting of a million rows took ten times as long.
+    With a thread for each core in each of two fits, boosting of many rows takes many times as long.
     """
     return threadpool_limits(1 if others else None)
 
