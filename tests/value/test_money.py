@@ -200,6 +200,17 @@ def test_the_dr_learner_predicts_money(world):
         InputError, match="conversion_value: expected none: the model was fitted to an outcome"
     ):
         model.predict_reward(cells, "coupon", 2.0, 14.0)
+    with pytest.raises(InputError, match="predict_effects: expected a model of conversions"):
+        model.predict_effects(cells)
+
+
+def test_the_dr_learner_predicts_money_for_pairs_too():
+    """Ids become numbers in a log of features, which has to keep the amounts."""
+    study = cf.simulated(n_users=60, n_items=60, n_pairs=2400)
+    rng = np.random.default_rng(0)
+    amounts = 50.0 * study.train.y * rng.lognormal(sigma=0.2, size=len(study.train))
+    model = cf.DRLearner(folds=2).fit(replace(study.train, outcome=amounts))
+    assert model.in_money_ and np.abs(model.predict_cate(study.test.x)).max() > 1
 
 
 def test_learners_of_conversions_ask_what_one_is_worth(world):

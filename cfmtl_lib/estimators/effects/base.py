@@ -127,6 +127,7 @@ class EffectInput:
             cluster=log.cluster,
             encoder=self._encoder_of_kept(log.encoder),
             index=log.index,
+            outcome=log.outcome,
         )
 
     def _encoder_of_kept(self, encoder: FrameEncoder | None) -> FrameEncoder | None:
@@ -285,7 +286,16 @@ class EffectEstimator(LogEstimator):
             If the model is not fitted.
         LogError
             If x is not what the model was fitted on.
+        InputError
+            If the model was fitted to an outcome in money, whose effect is not one on conversions.
         """
+        if getattr(self, "in_money_", False):
+            raise InputError(
+                "predict_effects",
+                expected="a model of conversions",
+                found="one of an outcome in money",
+                advice="predict_cate and predict_reward are in its units.",
+            )
         return self._predict(x, (CATE, *PAID))
 
     def predict_reward(
